@@ -1,0 +1,153 @@
+import { createRequire } from "node:module";
+import { dirname } from "node:path";
+import { fileURLToPath } from "node:url";
+import { SdpoError, type SdpoErrorCode } from "../errors.js";
+
+/** A device tensor as the addon holds it; {@link Tensor} is what users see. */
+export interface NativeTensor {
+  shape(): number[];
+  dtype(): DType;
+  read(device: NativeDevice): Promise<ArrayBuffer>;
+  rows(begin: number, end: number): NativeTensor;
+  reshape(shape: number[]): NativeTensor;
+  dispose(): void;
+}
+
+export interface NativeDevice {
+  name(): string;
+  description(): string;
+  memory(): { current: number; peak: number; reserved: number };
+  resetPeak(): void;
+  trim(): void;
+  fromHost(data: ArrayBufferView, dtype: DType, shape: readonly number[]): NativeTensor;
+  zeros(dtype: DType, shape: readonly number[]): NativeTensor;
+  run(
+    op: string,
+    inputs: (NativeTensor | null)[],
+    attributes: Float64Array,
+    cancel?: object,
+  ): Promise<(NativeTensor | null)[]>;
+  dispose(): void;
+}
+
+export interface TensorSchema {
+  name: string;
+  dtypes: DType[];
+  shape: string[];
+  optional: boolean;
+}
+
+export interface AttributeSchema {
+  name: string;
+  kind: "number" | "integer" | "boolean" | "choice";
+  fallback: number;
+  least: number;
+  most: number;
+  nullable: boolean;
+  choices: string[];
+}
+
+export interface OpSchema {
+  name: string;
+  inputs: TensorSchema[];
+  outputs: TensorSchema[];
+  attributes: AttributeSchema[];
+}
+
+/** What was built and what this processor runs. */
+export interface BuildInfo {
+  version: string;
+  instructionSet: string;
+  instructionSets: string[];
+  threads: number;
+  gemm: string;
+}
+
+export interface Addon {
+  DeviceHandle: new (name: string) => NativeDevice;
+  newCancelFlag(): object;
+  cancel(flag: object): void;
+  schemas(): OpSchema[];
+  buildInfo(): BuildInfo;
+  backends(): { name: string; available: boolean; detail: string }[];
+  setInstructionSet(name: string): void;
+  setThreads(count: number): void;
+}
+
+/** Element types of device tensors. */
+export type DType = "f32" | "bf16" | "i32" | "u8";
+
+const root = dirname(dirname(dirname(fileURLToPath(import.meta.url))));
+let loaded: Addon | undefined;
+
+/** The native addon; loaded once for each thread. Throws ERR_SDPO_DEVICE where it is missing or stale. */
+export function addon(): Addon {
+  if (loaded) return loaded;
+  const require = createRequire(import.meta.url);
+  const { version } = require(`${root}/package.json`) as { version: string };
+  let candidate: Addon;
+  try {
+    candidate = require("node-gyp-build")(root) as Addon;
+  } catch (cause) {
+    throw new SdpoError(
+      "ERR_SDPO_DEVICE",
+      `The native addon cannot be loaded from ${root}: ${(cause as Error).message.split("\n")[0]}. Build it with \`npm run build\`.`,
+      { cause },
+    );
+  }
+  const built = candidate.buildInfo().version;
+  if (built !== version) {
+    throw new SdpoError(
+      "ERR_SDPO_DEVICE",
+      `The native addon was built for version ${built}, the package is ${version}. Rebuild it with \`npm run build\`.`,
+    );
+  }
+  loaded = candidate;
+  return candidate;
+}
+
+/** The addon's exceptions carry a code; this makes SdpoErrors of them. */
+export function asSdpoError(error: unknown): unknown {
+  const code = (error as { code?: unknown })?.code;
+  if (error instanceof SdpoError || typeof code !== "string" || !code.startsWith("ERR_SDPO_")) return error;
+  return new SdpoError(code as SdpoErrorCode, (error as Error).message, { cause: error });
+}
+
+/** Runs a synchronous call of the addon and turns its exceptions into SdpoErrors. */
+export function guarded<T>(body: () => T): T {
+  try {
+    return body();
+  } catch (error) {
+    throw asSdpoError(error);
+  }
+}
+
+/**
+ * Awaits a job of the addon that honours an AbortSignal between ops.
+ * Rejects with ERR_SDPO_ABORTED, its cause the signal's reason, once the signal has fired.
+ */
+export async function cancellable<T>(
+  signal: AbortSignal | undefined,
+  start: (cancel: object | undefined) => Promise<T>,
+): Promise<T> {
+  if (signal?.aborted) throw abortedError(signal);
+  const flag = signal ? addon().newCancelFlag() : undefined;
+  const onAbort = () => flag && addon().cancel(flag);
+  signal?.addEventListener("abort", onAbort, { once: true });
+  try {
+    return await start(flag);
+  } catch (error) {
+    if (signal?.aborted && (error as { code?: string }).code === "ERR_SDPO_ABORTED")
+      throw abortedError(signal);
+    throw asSdpoError(error);
+  } finally {
+    signal?.removeEventListener("abort", onAbort);
+  }
+}
+
+/** The error that an aborted signal gives. */
+export function abortedError(signal: AbortSignal): SdpoError {
+  return new SdpoError("ERR_SDPO_ABORTED", "The operation was aborted by its AbortSignal.", {
+    cause: signal.reason,
+  });
+}

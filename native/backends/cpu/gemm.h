@@ -1,0 +1,30 @@
+// C = op(A) op(B) + beta C, float32 accumulation, row-major, over the process's threads.
+// For fixed sizes and leading dimensions the result is the same bits on the same machine, whatever the
+// number of threads.
+#pragma once
+#include <cstdint>
+
+#include "core/dtype.h"
+
+namespace sdpo {
+
+// A matrix as stored: element (i, j) at data[i * ld + j], and transposed for op.
+struct GemmOperand {
+  const void* data;
+  DType dtype;  // F32 or BF16
+  int64_t ld;
+  bool transposed;
+};
+
+// C [m,n], op(A) [m,k], op(B) [k,n]; beta 0 (C is not read) or 1.
+void gemm(int64_t m, int64_t n, int64_t k, const GemmOperand& a, const GemmOperand& b, float beta, float* c,
+          int64_t ldc);
+
+// C = A B^T with A [m,k] float32 and B [n,k], neither transposed in memory. Each row of C depends on its row
+// of A alone, bit for bit, whatever m is: generation relies on it.
+void gemm_row_invariant(int64_t m, int64_t n, int64_t k, const float* a, int64_t lda, const void* b,
+                        DType b_dtype, int64_t ldb, float* c, int64_t ldc);
+
+const char* gemm_name();  // "oneDNN 2.6.3" or "built-in"
+
+}  // namespace sdpo

@@ -1,0 +1,286 @@
+#include "binding/env.h"
+
+#include <condition_variable>
+#include <deque>
+#include <mutex>
+#include <thread>
+
+#include "ops/run.h"
+
+namespace sdpo {
+namespace {
+
+struct EnvState;
+
+struct Job {
+  explicit Job(Napi::Env env) : deferred(Napi::Promise::Deferred::New(env)) {}
+  std::shared_ptr<EnvState> state;
+  Napi::Promise::Deferred deferred;
+  CancelFlag cancel;
+  std::function<void()> work;
+  std::function<Napi::Value(Napi::Env)> finish;
+  bool failed = false;
+  std::string code, message;
+};
+
+void settle(Napi::Env env, Napi::Function, void*, Job* job);
+using SettleFunction = Napi::TypedThreadSafeFunction<void, Job, settle>;
+
+struct EnvState {
+  std::mutex mutex;
+  std::condition_variable idle;
+  int running = 0;
+  bool closing = false;
+  int pending = 0;  // JavaScript thread only
+  SettleFunction settle;
+};
+
+struct Instance {
+  std::shared_ptr<EnvState> state = std::make_shared<EnvState>();
+  Napi::FunctionReference tensor_constructor;
+};
+
+Napi::Value to_js(Napi::Env env, const std::string& code, const std::string& message) {
+  Napi::Error error = Napi::Error::New(env, message);
+  error.Set("code", Napi::String::New(env, code));
+  return error.Value();
+}
+
+void settle(Napi::Env env, Napi::Function, void*, Job* raw) {
+  std::unique_ptr<Job> job(raw);
+  if (env == nullptr) return;
+  if (--job->state->pending == 0) job->state->settle.Unref(env);
+  if (!job->failed) {
+    try {
+      job->deferred.Resolve(job->finish(env));
+      return;
+    } catch (const Error& error) {
+      job->code = error.code();
+      job->message = error.what();
+    } catch (const Napi::Error& error) {
+      job->deferred.Reject(error.Value());
+      return;
+    }
+  }
+  job->deferred.Reject(to_js(env, job->code, job->message));
+}
+
+void perform(Job& job) {
+  try {
+    CancelScope scope(job.cancel.get());
+    throw_if_cancelled();
+    job.work();
+    return;
+  } catch (const Error& error) {
+    job.code = error.code();
+    job.message = error.what();
+  } catch (const std::bad_alloc&) {
+    job.code = "ERR_SDPO_MEMORY";
+    job.message = "the system has no memory left";
+  } catch (const std::exception& error) {
+    job.code = "ERR_SDPO_DEVICE";
+    job.message = error.what();
+  }
+  job.failed = true;
+}
+
+void execute(std::unique_ptr<Job> job) {
+  const std::shared_ptr<EnvState> state = job->state;
+  {
+    std::lock_guard<std::mutex> lock(state->mutex);
+    if (state->closing) return;
+    state->running++;
+  }
+  perform(*job);
+  job->work = nullptr;
+  std::lock_guard<std::mutex> lock(state->mutex);
+  if (!state->closing && state->settle.NonBlockingCall(job.get()) == napi_ok) job.release();
+  state->running--;
+  state->idle.notify_all();
+}
+
+void drain(Instance* instance) {
+  std::unique_lock<std::mutex> lock(instance->state->mutex);
+  instance->state->closing = true;
+  instance->state->idle.wait(lock, [&] { return instance->state->running == 0; });
+}
+
+}  // namespace
+
+// One thread for each device; it ends when the last user of the queue lets go and its jobs are done.
+class WorkQueue {
+ public:
+  WorkQueue() {
+    std::thread([shared = shared_] { loop(*shared); }).detach();
+  }
+  ~WorkQueue() {
+    std::lock_guard<std::mutex> lock(shared_->mutex);
+    shared_->stopping = true;
+    shared_->wake.notify_one();
+  }
+  void post(std::unique_ptr<Job> job) {
+    std::lock_guard<std::mutex> lock(shared_->mutex);
+    shared_->jobs.push_back(std::move(job));
+    shared_->wake.notify_one();
+  }
+
+ private:
+  struct Shared {
+    std::mutex mutex;
+    std::condition_variable wake;
+    std::deque<std::unique_ptr<Job>> jobs;
+    bool stopping = false;
+  };
+
+  static void loop(Shared& shared) {
+    std::unique_lock<std::mutex> lock(shared.mutex);
+    for (;;) {
+      shared.wake.wait(lock, [&] { return shared.stopping || !shared.jobs.empty(); });
+      if (shared.jobs.empty()) return;
+      std::unique_ptr<Job> job = std::move(shared.jobs.front());
+      shared.jobs.pop_front();
+      lock.unlock();
+      execute(std::move(job));
+      lock.lock();
+    }
+  }
+
+  std::shared_ptr<Shared> shared_ = std::make_shared<Shared>();
+};
+
+std::shared_ptr<WorkQueue> make_queue() { return std::make_shared<WorkQueue>(); }
+
+Napi::Value submit(Napi::Env env, const std::shared_ptr<WorkQueue>& queue, CancelFlag cancel,
+                   std::function<void()> work, std::function<Napi::Value(Napi::Env)> finish) {
+  auto job = std::make_unique<Job>(env);
+  job->state = env.GetInstanceData<Instance>()->state;
+  job->cancel = std::move(cancel);
+  job->work = std::move(work);
+  job->finish = std::move(finish);
+  Napi::Promise promise = job->deferred.Promise();
+  if (job->state->pending++ == 0) job->state->settle.Ref(env);
+  queue->post(std::move(job));
+  return promise;
+}
+
+Napi::Value guarded(Napi::Env env, const std::function<Napi::Value()>& body) {
+  try {
+    return body();
+  } catch (const Error& error) {
+    throw Napi::Error(env, to_js(env, error.code(), error.what()));
+  } catch (const std::bad_alloc&) {
+    throw Napi::Error(env, to_js(env, "ERR_SDPO_MEMORY", "the system has no memory left"));
+  }
+}
+
+CancelFlag cancel_flag(const Napi::Value& value) {
+  if (!value.IsExternal()) return nullptr;
+  return *value.As<Napi::External<CancelFlag>>().Data();
+}
+
+void define_cancel(Napi::Env env, Napi::Object exports) {
+  exports.Set("newCancelFlag", Napi::Function::New(env, [](const Napi::CallbackInfo& info) -> Napi::Value {
+                auto* flag = new CancelFlag(std::make_shared<std::atomic<bool>>(false));
+                return Napi::External<CancelFlag>::New(info.Env(), flag,
+                                                       [](Napi::Env, CancelFlag* f) { delete f; });
+              }));
+  exports.Set("cancel", Napi::Function::New(env, [](const Napi::CallbackInfo& info) {
+                if (CancelFlag flag = cancel_flag(info[0])) *flag = true;
+              }));
+}
+
+void init_env(Napi::Env env) {
+  auto* instance = new Instance;
+  env.SetInstanceData(instance);
+  instance->state->settle = SettleFunction::New(env, "sdpo", 0, 1);
+  instance->state->settle.Unref(env);
+  env.AddCleanupHook(drain, instance);  // after the thread-safe function: hooks run last in, first out
+}
+
+// ---- tensor handles ----
+
+void TensorHandle::define(Napi::Env env, Napi::Object) {
+  Napi::Function constructor = DefineClass(
+      env, "TensorHandle",
+      {InstanceMethod<&TensorHandle::shape>("shape"), InstanceMethod<&TensorHandle::dtype>("dtype"),
+       InstanceMethod<&TensorHandle::read>("read"), InstanceMethod<&TensorHandle::rows>("rows"),
+       InstanceMethod<&TensorHandle::reshape>("reshape"), InstanceMethod<&TensorHandle::dispose>("dispose")});
+  env.GetInstanceData<Instance>()->tensor_constructor = Napi::Persistent(constructor);
+}
+
+Napi::Value TensorHandle::wrap(Napi::Env env, const Tensor& tensor) {
+  if (!tensor) return env.Null();
+  Napi::FunctionReference& constructor = env.GetInstanceData<Instance>()->tensor_constructor;
+  return constructor.New({Napi::External<Tensor>::New(env, const_cast<Tensor*>(&tensor))});
+}
+
+TensorHandle::TensorHandle(const Napi::CallbackInfo& info) : Napi::ObjectWrap<TensorHandle>(info) {
+  if (!info[0].IsExternal()) throw Napi::TypeError::New(info.Env(), "a tensor handle is not made by hand");
+  tensor_ = *info[0].As<Napi::External<Tensor>>().Data();
+  Napi::MemoryManagement::AdjustExternalMemory(info.Env(), int64_t(tensor_.bytes()));
+}
+
+TensorHandle::~TensorHandle() { let_go(Env()); }
+
+void TensorHandle::let_go(Napi::Env env) {
+  if (!tensor_) return;
+  Napi::MemoryManagement::AdjustExternalMemory(env, -int64_t(tensor_.bytes()));
+  tensor_ = Tensor();
+}
+
+Tensor TensorHandle::from(const Napi::Value& value) {
+  TensorHandle* handle = value.IsObject() ? Unwrap(value.As<Napi::Object>()) : nullptr;
+  if (!handle || !handle->tensor_) throw Error("ERR_SDPO_DISPOSED", "the tensor has been disposed of");
+  return handle->tensor_;
+}
+
+Tensor TensorHandle::from_optional(const Napi::Value& value) {
+  return value.IsUndefined() || value.IsNull() ? Tensor() : from(value);
+}
+
+Napi::Value TensorHandle::shape(const Napi::CallbackInfo& info) {
+  Napi::Array shape = Napi::Array::New(info.Env(), tensor_.shape().size());
+  for (size_t i = 0; i < tensor_.shape().size(); i++) shape[uint32_t(i)] = double(tensor_.shape()[i]);
+  return shape;
+}
+
+Napi::Value TensorHandle::dtype(const Napi::CallbackInfo& info) {
+  return Napi::String::New(info.Env(), dtype_name(tensor_.dtype()));
+}
+
+Napi::Value TensorHandle::read(const Napi::CallbackInfo& info) {
+  return guarded(info.Env(), [&]() -> Napi::Value {
+    const Tensor tensor = from(info.This());
+    auto bytes = std::make_shared<std::unique_ptr<uint8_t[]>>();
+    return submit(
+        info.Env(), DeviceHandle::from(info[0]).queue, nullptr,
+        [tensor, bytes] {
+          bytes->reset(new uint8_t[tensor.bytes()]);
+          tensor.to_host(bytes->get());
+        },
+        [tensor, bytes](Napi::Env env) -> Napi::Value {
+          Napi::ArrayBuffer buffer = Napi::ArrayBuffer::New(env, tensor.bytes());
+          if (tensor.bytes()) std::memcpy(buffer.Data(), bytes->get(), tensor.bytes());
+          return buffer;
+        });
+  });
+}
+
+Napi::Value TensorHandle::rows(const Napi::CallbackInfo& info) {
+  return guarded(info.Env(), [&] {
+    return wrap(info.Env(),
+                from(info.This()).rows(info[0].ToNumber().Int64Value(), info[1].ToNumber().Int64Value()));
+  });
+}
+
+Napi::Value TensorHandle::reshape(const Napi::CallbackInfo& info) {
+  return guarded(info.Env(),
+                 [&] { return wrap(info.Env(), from(info.This()).reshape(shape_from(info[0]))); });
+}
+
+Napi::Value TensorHandle::dispose(const Napi::CallbackInfo& info) {
+  let_go(info.Env());
+  return info.Env().Undefined();
+}
+
+}  // namespace sdpo

@@ -1,0 +1,44 @@
+// Builds the addon with cmake-js: `node native/build.mjs [--incremental] [--debug]`.
+// SDPO_ONEDNN=AUTO|ON|OFF, SDPO_BUILD_JOBS=n and SDPO_SANITIZE=address,undefined are passed on.
+import { spawnSync } from "node:child_process";
+import { existsSync, readFileSync } from "node:fs";
+import { createRequire } from "node:module";
+import { availableParallelism } from "node:os";
+import { dirname, join } from "node:path";
+import { fileURLToPath } from "node:url";
+
+const root = dirname(dirname(fileURLToPath(import.meta.url)));
+const { env, argv, execPath } = process;
+const { version } = JSON.parse(readFileSync(join(root, "package.json"), "utf8"));
+const cmakeJs = join(
+  dirname(createRequire(import.meta.url).resolve("cmake-js/package.json")),
+  "bin/cmake-js",
+);
+const cache = join(root, "build/cmake/CMakeCache.txt");
+
+const options = {
+  SDPO_VERSION: version,
+  SDPO_ONEDNN: env.SDPO_ONEDNN ?? "AUTO",
+  SDPO_SANITIZE: env.SDPO_SANITIZE ?? "",
+};
+const cached = existsSync(cache) ? readFileSync(cache, "utf8") : "";
+const unchanged = Object.entries(options).every(([name, value]) =>
+  cached.includes(`\n${name}:STRING=${value}\n`),
+);
+const incremental = argv.includes("--incremental") && unchanged;
+
+const args = [
+  cmakeJs,
+  incremental ? "build" : "rebuild",
+  ...["-d", root, "-O", join(root, "build/cmake"), "-B", argv.includes("--debug") ? "Debug" : "Release"],
+  ...["-p", env.SDPO_BUILD_JOBS ?? String(availableParallelism())],
+  ...Object.entries(options).map(([name, value]) => `--CD${name}=${value}`),
+];
+const result = spawnSync(execPath, args, { stdio: "inherit" });
+if (result.error) process.stderr.write(`cannot start cmake-js: ${result.error.message}\n`);
+if (result.status !== 0) {
+  process.stderr.write(
+    "The native build failed. It needs a C++17 compiler and CMake >= 3.22 (Debian: apt-get install g++ cmake make).\n",
+  );
+}
+process.exit(result.status ?? 1);

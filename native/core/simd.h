@@ -1,0 +1,118 @@
+// Portable vectors for `*.simd.cpp` files. CMake compiles each such file once per instruction set, with
+// SDPO_ISA naming the namespace and SDPO_VECTOR_BYTES the register width; put the code in namespace
+// sdpo::SDPO_ISA, helpers in an anonymous namespace inside it, and use no inline function of the standard
+// library there: the linker might keep the AVX-512 copy of it for everybody.
+#pragma once
+#include <cstdint>
+#include <cstring>
+
+#ifndef SDPO_ISA
+#define SDPO_ISA baseline
+#define SDPO_VECTOR_BYTES 16
+#endif
+
+namespace sdpo {
+namespace SDPO_ISA {
+namespace {
+
+constexpr int kLanes = SDPO_VECTOR_BYTES / 4;
+typedef float Vec __attribute__((vector_size(SDPO_VECTOR_BYTES)));
+typedef int32_t VecI __attribute__((vector_size(SDPO_VECTOR_BYTES)));
+typedef uint32_t VecU __attribute__((vector_size(SDPO_VECTOR_BYTES)));
+
+inline Vec splat(float x) { return x - Vec{}; }
+inline VecI splat_i(int32_t x) { return x - VecI{}; }
+
+inline Vec load(const float* p) {
+  Vec v;
+  std::memcpy(&v, p, sizeof v);
+  return v;
+}
+inline void store(float* p, Vec v) { std::memcpy(p, &v, sizeof v); }
+
+// The first n (1..kLanes) lanes; the others are `fill`.
+inline Vec load_part(const float* p, int n, float fill) {
+  Vec v = splat(fill);
+  std::memcpy(&v, p, size_t(n) * 4);
+  return v;
+}
+inline void store_part(float* p, Vec v, int n) { std::memcpy(p, &v, size_t(n) * 4); }
+
+inline Vec load_bf16(const uint16_t* p) {
+  typedef uint16_t Half __attribute__((vector_size(SDPO_VECTOR_BYTES / 2)));
+  Half h;
+  std::memcpy(&h, p, sizeof h);
+  const VecU wide = __builtin_convertvector(h, VecU) << 16;
+  return (Vec)wide;
+}
+
+inline Vec select(VecI mask, Vec a, Vec b) { return (Vec)(((VecI)a & mask) | ((VecI)b & ~mask)); }
+inline Vec vmax(Vec a, Vec b) { return select(a > b, a, b); }
+inline Vec vmin(Vec a, Vec b) { return select(a < b, a, b); }
+
+inline float reduce_add(Vec v) {
+  float s = 0;
+  for (int i = 0; i < kLanes; i++) s += v[i];
+  return s;
+}
+inline float reduce_max(Vec v) {
+  float m = v[0];
+  for (int i = 1; i < kLanes; i++) m = v[i] > m ? v[i] : m;
+  return m;
+}
+
+// exp(x): within 2 ulp for x in [-87.3, 88.7]; below, 0 (results under the smallest normal number flush to
+// zero); above, inf; NaN stays NaN. Cody-Waite reduction, degree-6 polynomial.
+inline Vec vexp(Vec x) {
+  const Vec clamped = vmin(vmax(x, splat(-87.33654f)), splat(88.72283f));
+  const Vec shifted = clamped * splat(1.44269504f) + splat(12582912.f);
+  const Vec n = shifted - splat(12582912.f);
+  Vec r = clamped - n * splat(0.693359375f);
+  r = r - n * splat(-2.12194440e-4f);
+  Vec p = splat(1.9875691500e-4f);
+  p = p * r + splat(1.3981999507e-3f);
+  p = p * r + splat(8.3334519073e-3f);
+  p = p * r + splat(4.1665795894e-2f);
+  p = p * r + splat(1.6666665459e-1f);
+  p = p * r + splat(5.0000001201e-1f);
+  p = p * r * r + r + splat(1.f);
+  // 2^n in two factors: n may be 128.
+  const VecI k = __builtin_convertvector(n, VecI);
+  const VecI half = k >> 1;
+  const Vec a = (Vec)((half + 127) << 23), b = (Vec)((k - half + 127) << 23);
+  Vec y = p * a * b;
+  y = select(x < splat(-87.33654f), splat(0.f), y);
+  y = select(x > splat(88.72283f), splat(__builtin_inff()), y);
+  return select(x != x, x, y);
+}
+
+// log(x) for x >= the smallest normal number, within 2 ulp; 0 and denormals give log of the smallest normal
+// number (about -87.3): callers multiply by a mass that is then 0. inf and NaN are not treated.
+inline Vec vlog(Vec x) {
+  x = vmax(x, splat(1.17549435e-38f));
+  const VecI bits = (VecI)x;
+  VecI e = ((bits >> 23) & 255) - 126;
+  Vec m = (Vec)((bits & 0x007fffff) | 0x3f000000);  // [0.5, 1)
+  const VecI small = m < splat(0.707106781f);
+  e = e + small;  // small is -1 in the lanes where it holds
+  m = m + select(small, m, splat(0.f)) - splat(1.f);
+  const Vec z = m * m;
+  Vec p = splat(7.0376836292e-2f);
+  p = p * m + splat(-1.1514610310e-1f);
+  p = p * m + splat(1.1676998740e-1f);
+  p = p * m + splat(-1.2420140846e-1f);
+  p = p * m + splat(1.4249322787e-1f);
+  p = p * m + splat(-1.6668057665e-1f);
+  p = p * m + splat(2.0000714765e-1f);
+  p = p * m + splat(-2.4999993993e-1f);
+  p = p * m + splat(3.3333331174e-1f);
+  const Vec ef = __builtin_convertvector(e, Vec);
+  Vec y = m * z * p;
+  y = y + ef * splat(-2.12194440e-4f);
+  y = y - splat(0.5f) * z;
+  return m + y + ef * splat(0.693359375f);
+}
+
+}  // namespace
+}  // namespace SDPO_ISA
+}  // namespace sdpo

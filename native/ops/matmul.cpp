@@ -1,0 +1,44 @@
+// c = op(a) op(b) (+ c): matrix products of activations, weights and gradients.
+// a [M,K] or [K,M], b [K,N] or [N,K] by the transpose flags; f32 accumulation; c may be given to accumulate
+// into. row_invariant (transpose_b only): each row of c depends on its row of a alone, bit for bit.
+#include "backends/cpu/gemm.h"
+#include "ops/schema.h"
+
+namespace sdpo {
+namespace {
+
+void matmul(const Call& call) {
+  const sdpo_tensor &a = call.in(0), &b = call.in(1), &c = call.out(0);
+  const bool ta = call.flag(0), tb = call.flag(1), invariant = call.flag(2);
+  const int64_t m = a.shape[ta ? 1 : 0], k = a.shape[ta ? 0 : 1];
+  const int64_t n = b.shape[tb ? 0 : 1], kb = b.shape[tb ? 1 : 0];
+  if (kb != k) throw Error("ERR_SDPO_OP", str("b: inner size ", kb, ", but a has ", k));
+  if (c.shape[0] != m || c.shape[1] != n)
+    throw Error("ERR_SDPO_OP", str("c: expected [", m, ",", n, "], got [", c.shape[0], ",", c.shape[1], "]"));
+  if (invariant) {
+    if (ta || !tb || call.has_in(2) || a.dtype != SDPO_F32)
+      throw Error("ERR_SDPO_OP", "row_invariant: needs f32 a, transpose_b alone and no c");
+    gemm_row_invariant(m, n, k, call.in_as<float>(0), k, b.data, DType(b.dtype), k, call.out_as<float>(0), n);
+    return;
+  }
+  gemm(m, n, k, {a.data, DType(a.dtype), a.shape[1], ta}, {b.data, DType(b.dtype), b.shape[1], tb},
+       call.has_in(2) ? 1.f : 0.f, call.out_as<float>(0), n);
+}
+
+SDPO_OP(matmul)
+    .input("a", "f32|bf16", "A0,A1")
+    .input("b", "f32|bf16", "B0,B1")
+    .input("c?", "f32", "M,N")
+    .output("c", "f32", "M,N")
+    .aliases("c")
+    .boolean("transpose_a", false)
+    .boolean("transpose_b", false)
+    .boolean("row_invariant", false)
+    .derive([](Dims& dims, const double* attributes) {
+      dims["M"] = dims[attributes[0] != 0 ? "A1" : "A0"];
+      dims["N"] = dims[attributes[1] != 0 ? "B0" : "B1"];
+    })
+    .cpu<matmul>();
+
+}  // namespace
+}  // namespace sdpo
