@@ -44,7 +44,10 @@ export function checkOptions(environment: string, options: unknown, rules: Recor
   }
 }
 
-/** The completion's text. Throws `ERR_SDPO_ABORTED` after an abort, `ERR_SDPO_ENVIRONMENT` where there is no text. */
+/**
+ * The completion's text. Throws `ERR_SDPO_ABORTED` after an abort, `ERR_SDPO_ENVIRONMENT` where there is no
+ * text.
+ */
 export function completionText(environment: string, completion: Completion, signal?: AbortSignal): string {
   if (signal?.aborted) {
     throw new SdpoError("ERR_SDPO_ABORTED", `environment ${environment}: aborted`, { cause: signal.reason });

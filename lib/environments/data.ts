@@ -33,7 +33,9 @@ export function fieldOf(row: Row, path: string): unknown {
   return value;
 }
 
-/** The text at `path`; refuses another type, a blank text and lone surrogates, which no tokenizer can encode. */
+/**
+ * The text at `path`; refuses another type, a blank text and lone surrogates, which no tokenizer can encode.
+ */
 export function textField(row: Row, path: string): string {
   const value = fieldOf(row, path);
   if (value === undefined) {
@@ -60,8 +62,8 @@ export function textField(row: Row, path: string): string {
 const ROLES = ["system", "user", "assistant", "tool"];
 
 /**
- * A row's conversation. `prompt` is a text, with the text of `system` before it where there is one, or a list of
- * messages, of which one at least is the user's.
+ * A row's conversation. `prompt` is a text, with the text of `system` before it where there is one, or a list
+ * of messages, of which one at least is the user's.
  */
 export function promptMessages(row: Row): ChatMessage[] {
   const prompt = fieldOf(row, "prompt");
@@ -177,8 +179,9 @@ async function* readFileRows(file: string, maxBytes: number): AsyncGenerator<Row
 }
 
 /**
- * The rows of a JSON Lines file (read line by line, blank lines skipped), of a file that holds one JSON array, or of
- * a list in memory. Throws `ERR_SDPO_DATA` where the file cannot be read, holds no row, or a row is no JSON object.
+ * The rows of a JSON Lines file (read line by line, blank lines skipped), of a file that holds one JSON
+ * array, or of a list in memory. Throws `ERR_SDPO_DATA` where the file cannot be read, holds no row, or a row
+ * is no JSON object.
  */
 export async function* readRows(
   source: DataSource,

@@ -14,8 +14,8 @@ export interface ExactOptions {
 }
 
 /**
- * Tasks with one right answer: rows with `prompt` (a text or messages), `answer`, and `system` where present. Reward 1
- * where the completion, without blanks at its ends, is the answer; else 0. There is no feedback.
+ * Tasks with one right answer: rows with `prompt` (a text or messages), `answer`, and `system` where present.
+ * Reward 1 where the completion, without blanks at its ends, is the answer; else 0. There is no feedback.
  */
 export function exact(options: ExactOptions = {}): Environment<ExactTask> {
   checkOptions("exact", options, { ignoreCase: "boolean" });

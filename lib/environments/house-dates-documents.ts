@@ -1,8 +1,8 @@
 import {
   FORMATS,
   formatOf,
-  type HouseDate,
   type HouseFormat,
+  type HouseRequest,
   houseFeedback,
   NEW_CUSTOMERS,
   OLD_CUSTOMERS,
@@ -15,15 +15,12 @@ import {
 import { ANSWER_TOKENS, decodeWords, encodeWords, NEWLINE_ID, WORDS } from "./house-dates-words.js";
 import type { Random } from "./random.js";
 
-/** A session to pretrain on: token ids, and 1 in `mask` for each token that is to be learnt (answers only). */
+/**
+ * A session to pretrain on: token ids, and 1 in `mask` for each token that is to be learnt (answers only).
+ */
 export interface HouseDocument {
   ids: number[];
   mask: number[];
-}
-
-interface Request {
-  customer: string;
-  date: HouseDate;
 }
 
 const SEPARATOR_IDS = SEPARATORS.flatMap(encodeWords);
@@ -48,17 +45,19 @@ class Session implements HouseDocument {
     this.add([...encodeWords(line), NEWLINE_ID], false);
   }
 
-  right({ customer, date }: Request): number[] {
-    return encodeWords(`${renderDate(date, formatOf(this.formats, customer))}\n`);
+  right(request: HouseRequest): number[] {
+    return encodeWords(`${renderDate(request, formatOf(this.formats, request))}\n`);
   }
 
-  ask(request: Request, answer = this.right(request), learn = true): void {
-    this.add(encodeWords(renderRequest(request.date, request.customer)), false);
+  ask(request: HouseRequest, answer = this.right(request), learn = true): void {
+    this.add(encodeWords(renderRequest(request)), false);
     this.add(answer, learn);
   }
 }
 
-/** An answer with one token replaced, doubled or dropped; it still ends in a newline and fits in six tokens. */
+/**
+ * An answer with one token replaced, doubled or dropped; it still ends in a newline and fits in six tokens.
+ */
 function garble(random: Random, answer: readonly number[]): number[] {
   const garbled = answer.slice(0, -1);
   const i = random.below(garbled.length);
@@ -76,14 +75,17 @@ function writeLog(random: Random, session: Session): void {
   const count = 2 + random.below(2);
   for (let i = 0; i < count; i++) {
     if (i > 0) session.verdict("ok");
-    session.ask({ customer: random.pick(pair), date: randomDate(random) });
+    session.ask({ customer: random.pick(pair), ...randomDate(random) });
   }
 }
 
-/** An attempt in a random format or a near miss, sometimes garbled (and then not learnt); feedback; the right answer. */
+/**
+ * An attempt in a random format or a near miss, sometimes garbled (and then not learnt); feedback; the right
+ * answer.
+ */
 function writeCorrection(random: Random, session: Session): void {
-  const request = { customer: random.pick(NEW_CUSTOMERS), date: randomDate(random) };
-  const format = formatOf(session.formats, request.customer);
+  const request = { customer: random.pick(NEW_CUSTOMERS), ...randomDate(random) };
+  const format = formatOf(session.formats, request);
   let tried = random.pick(FORMATS);
   if (random.uniform() < 0.5) {
     const [order, separator, month, year] = format.map((rule, i) =>
@@ -91,22 +93,23 @@ function writeCorrection(random: Random, session: Session): void {
     );
     tried = [order!, separator!, month!, year!];
   }
-  let attempt = encodeWords(`${renderDate(request.date, tried)}\n`);
+  let attempt = encodeWords(`${renderDate(request, tried)}\n`);
   const learn = random.uniform() >= 0.1;
   if (!learn) attempt = garble(random, attempt);
   const kind = random.uniform() < 0.7 ? "rules" : "expected";
   session.ask(request, attempt, learn);
-  session.verdict(houseFeedback(request.date, format, decodeWords(attempt.slice(0, -1)), kind));
+  session.verdict(houseFeedback(request, format, decodeWords(attempt.slice(0, -1)), kind));
   session.ask(request);
   if (random.uniform() < 0.25) {
     session.verdict("ok");
-    session.ask({ customer: request.customer, date: randomDate(random) });
+    session.ask({ customer: request.customer, ...randomDate(random) });
   }
 }
 
 /**
- * One session log whose new customers have formats of their own: 40% right answers in a row, 10% a right answer and the
- * same request again, 50% an attempt (one in seven is right), its verdict and the right answer. At most 44 tokens.
+ * One session log whose new customers have formats of their own: 40% right answers in a row, 10% a right
+ * answer and the same request again, 50% an attempt (one in seven is right), its verdict and the right
+ * answer. At most 44 tokens.
  */
 export function houseDocument(random: Random): HouseDocument {
   const session = new Session(random);
@@ -114,7 +117,7 @@ export function houseDocument(random: Random): HouseDocument {
   if (u < 0.4) {
     writeLog(random, session);
   } else if (u < 0.5) {
-    const request = { customer: random.pick(NEW_CUSTOMERS), date: randomDate(random) };
+    const request = { customer: random.pick(NEW_CUSTOMERS), ...randomDate(random) };
     session.ask(request);
     session.verdict("ok");
     session.ask(request);

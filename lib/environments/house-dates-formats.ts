@@ -8,9 +8,21 @@ export interface HouseDate {
   year: number;
 }
 
+/**
+ * A date for a customer: A to H (formats drawn by the world's seed), 01 to 40 (formats that never change).
+ */
+export interface HouseRequest extends HouseDate {
+  customer: string;
+}
+
 /** A house format: for each of {@link ASPECTS}, the number of its rule. */
 export type HouseFormat = readonly [order: number, separator: number, month: number, year: number];
 
+const DATE_RANGES = [
+  ["day", 1, 28],
+  ["month", 1, 12],
+  ["year", 1930, 1999],
+] as const;
 export const MONTHS = ["jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec"];
 export const SEPARATORS = ["-", "/", ".", "_"];
 /** The four things a format decides, each with its rules as feedback names them. */
@@ -39,7 +51,9 @@ export function twoDigits(n: number): string {
   return String(n % 100).padStart(2, "0");
 }
 
-/** The formats of all customers in one world: the new customers' in the order given, the old ones' for ever. */
+/**
+ * The formats of all customers in one world: the new customers' in the order given, the old ones' for ever.
+ */
 export function worldFormats(newFormats: readonly HouseFormat[]): Map<string, HouseFormat> {
   return new Map([...NEW_CUSTOMERS.map((name, i) => [name, newFormats[i]!] as const), ...OLD_FORMATS]);
 }
@@ -63,13 +77,14 @@ export function renderDate(date: HouseDate, [order, separator, month, year]: Hou
 }
 
 /** The request that a customer's date be written: `28 jul 1994 for B:`. */
-export function renderRequest(date: HouseDate, customer: string): string {
-  return `${twoDigits(date.day)} ${MONTHS[date.month - 1]} ${date.year} for ${customer}:`;
+export function renderRequest({ day, month, year, customer }: HouseRequest): string {
+  return `${twoDigits(day)} ${MONTHS[month - 1]} ${year} for ${customer}:`;
 }
 
 /**
- * The rules that an answer breaks; none where it is right, all four where it is no format of this date. An answer that
- * several formats explain (in 05 - 05 - 94 day and month look alike) is taken for the one nearest to `format`.
+ * The rules that an answer breaks; none where it is right, all four where it is no format of this date. An
+ * answer that several formats explain (in 05 - 05 - 94 day and month look alike) is taken for the one nearest
+ * to `format`.
  */
 export function brokenRules(date: HouseDate, format: HouseFormat, answer: string): string[] {
   const rules = ASPECTS.map((aspect, i) => aspect[format[i]!]!);
@@ -91,7 +106,9 @@ export function houseFeedback(
   return `error: ${kind === "rules" ? broken.join(" , ") : `expected ${renderDate(date, format)}`}`;
 }
 
-/** Is the date kept for testing? One in five is, by an integer hash, so training and test dates never meet. */
+/**
+ * Is the date kept for testing? One in five is, by an integer hash, so training and test dates never meet.
+ */
 export function isHeldOut({ day, month, year }: HouseDate): boolean {
   let hash = Math.imul(day + 32 * (month + 16 * year), 0x9e3779b1);
   hash = Math.imul(hash ^ (hash >>> 15), 0x85ebca6b);
@@ -106,13 +123,16 @@ export function randomDate(random: Random, split?: "train" | "test"): HouseDate 
   }
 }
 
-/** The format of a customer. Throws `ERR_SDPO_DATA` for a customer that is not there. */
-export function formatOf(world: ReadonlyMap<string, HouseFormat>, customer: string): HouseFormat {
-  const format = world.get(customer);
-  if (format !== undefined) return format;
-  const known = "A to H and 01 to 40";
-  throw new SdpoError(
-    "ERR_SDPO_DATA",
-    `house-dates: customer: expected one of ${known}, got ${show(customer)}`,
-  );
+/** The format that a request wants. Throws `ERR_SDPO_DATA` for a customer or a date that is not there. */
+export function formatOf(world: ReadonlyMap<string, HouseFormat>, request: HouseRequest): HouseFormat {
+  const refuse = (field: string, expected: string, value: unknown) =>
+    new SdpoError("ERR_SDPO_DATA", `house-dates: ${field}: expected ${expected}, got ${show(value)}`);
+  for (const [field, low, high] of DATE_RANGES) {
+    const value = request[field];
+    if (!(Number.isInteger(value) && value >= low && value <= high))
+      throw refuse(field, `${low} to ${high}`, value);
+  }
+  const format = world.get(request.customer);
+  if (format === undefined) throw refuse("customer", "A to H or 01 to 40", request.customer);
+  return format;
 }

@@ -12,7 +12,10 @@ function range(low: number, high: number): number[] {
   return Array.from({ length: high - low + 1 }, (_, i) => low + i);
 }
 
-/** The 263 words in the order of their ids. A rule ("month in capitals") is one word; the newline ends an answer. */
+/**
+ * The 263 words in the order of their ids. A rule ("month in capitals") is one word; the newline ends an
+ * answer.
+ */
 export const WORDS: readonly string[] = [
   "<pad>",
   "\n",
@@ -51,7 +54,10 @@ export function encodeWords(text: string): number[] {
   });
 }
 
-/** The words of ids, separated by blanks (a newline stands alone). Throws `ERR_SDPO_TEXT` for an id from 263 on. */
+/**
+ * The words of ids, separated by blanks (a newline stands alone). Throws `ERR_SDPO_TEXT` for an id from 263
+ * on.
+ */
 export function decodeWords(ids: Iterable<number>): string {
   const words = Array.from(ids, (id) => {
     const word = WORDS[id];
@@ -65,8 +71,9 @@ export function decodeWords(ids: Iterable<number>): string {
 }
 
 /**
- * The same vocabulary as the contents of `tokenizer.json` and `tokenizer_config.json`. No token is special: sessions
- * hold newlines as ordinary words, so the end of text (id 1) belongs in the model's `eos_token_id` alone.
+ * The same vocabulary as the contents of `tokenizer.json` and `tokenizer_config.json`. No token is special:
+ * sessions hold newlines as ordinary words, so the end of text (id 1) belongs in the model's `eos_token_id`
+ * alone.
  */
 export function wordTokenizerFiles(): Record<"tokenizer.json" | "tokenizer_config.json", object> {
   const vocab = Object.fromEntries(WORDS.map((word, id) => [word, id]));

@@ -4,7 +4,7 @@ import {
   brokenRules,
   drawWorld,
   formatOf,
-  type HouseDate,
+  type HouseRequest,
   houseFeedback,
   NEW_CUSTOMERS,
   randomDate,
@@ -13,11 +13,6 @@ import {
 } from "./house-dates-formats.js";
 import { Random } from "./random.js";
 import type { DataSource, Environment } from "./types.js";
-
-/** Write a date for a customer: A to H (formats drawn by the world's seed), 01 to 40 (formats that never change). */
-export interface HouseDatesTask extends HouseDate {
-  customer: string;
-}
 
 export interface HouseDatesOptions {
   /** Draws the new customers' formats and the tasks. Default 0. */
@@ -53,16 +48,20 @@ function splitOf(source: DataSource): "train" | "test" {
 }
 
 /**
- * Dates in house formats that nobody knows: `28 jul 1994 for B:` wants `JUL / 28 / 94` and a newline. Sources are
- * "train" and "test", whose dates never meet. Reward 1 for exactly the right words, else 0; feedback names every broken
- * rule: `error: month first , use / , month in capitals`. The teacher's prompt is the log of a session: the request, an
- * attempt with its feedback or another's right answer with `ok`, and the request again.
+ * Dates in house formats that nobody knows: `28 jul 1994 for B:` wants `JUL / 28 / 94` and a newline. Sources
+ * are "train" and "test", whose dates never meet. Reward 1 for exactly the right words, else 0; feedback
+ * names every broken rule: `error: month first , use / , month in capitals`. The teacher's prompt is the log
+ * of a session: the request, an attempt with its feedback or another's right answer with `ok`, and the
+ * request again.
  */
-export function houseDates(options: HouseDatesOptions = {}): Environment<HouseDatesTask> {
+export function houseDates(options: HouseDatesOptions = {}): Environment<HouseRequest> {
   checkOptions("house-dates", options, RULES);
   const { seed = 0, customers = 4, feedback = "rules", trainTasks = 4096, testTasks = 256 } = options;
   const world = drawWorld(seed);
-  const request = (task: HouseDatesTask) => renderRequest(task, task.customer);
+  const request = (task: HouseRequest) => {
+    formatOf(world, task);
+    return renderRequest(task);
+  };
   return {
     name: "house-dates",
     stop: ["\n"],
@@ -77,14 +76,14 @@ export function houseDates(options: HouseDatesOptions = {}): Environment<HouseDa
     prompt: (task) => [{ role: "user", content: request(task) }],
     async verify(task, completion, { signal } = {}) {
       const answer = completionText("house-dates", completion, signal).trim().replace(/\s+/g, " ");
-      const format = formatOf(world, task.customer);
+      const format = formatOf(world, task);
       const broken = brokenRules(task, format, answer).length;
       const metrics = { brokenRules: broken };
       if (broken === 0 || feedback === "none") return { reward: broken === 0 ? 1 : 0, metrics };
       return { reward: 0, feedback: houseFeedback(task, format, answer, feedback), metrics };
     },
     id: (task) => `house-dates-${seed}-${request(task)}`,
-    solution: (task) => `${renderDate(task, formatOf(world, task.customer))}\n`,
+    solution: (task) => renderDate(task, formatOf(world, task)),
     teacherPrompt(task, parts) {
       const log = [];
       if (parts.feedback !== undefined) log.push(`${request(task)} ${parts.attempt.trim()}`, parts.feedback);

@@ -4,7 +4,9 @@ import { houseDates } from "./house-dates.js";
 import { mcq } from "./mcq.js";
 import type { Environment } from "./types.js";
 
-/** The environments by their names on the command line. A new one is a file beside this one and a line here. */
+/**
+ * The environments by their names on the command line. A new one is a file beside this one and a line here.
+ */
 export const environments = { mcq, "house-dates": houseDates, exact };
 
 /** The environment of a name with its options. Throws `ERR_SDPO_CONFIG` for an unknown name, key or value. */

@@ -14,7 +14,10 @@ export interface McqTask {
 }
 
 export interface McqOptions {
-  /** Give feedback that says what is wrong with an answer's format, never which letter is right. Default false. */
+  /**
+   * Give feedback that says what is wrong with an answer's format, never which letter is right. Default
+   * false.
+   */
   formatFeedback?: boolean;
   /** Leave out the last line of a prompt where it is "Please reason step by step.". Default false. */
   omitReasoningRequest?: boolean;
@@ -86,9 +89,9 @@ function toTask(row: Row, omitReasoningRequest: boolean): McqTask {
 }
 
 /**
- * Questions with four options. Rows: `prompt`, `answer` (A to D), and `system`, `kind` (mcq or gpqa) where present, as
- * in SciKnowEval, or the same as `prompt` messages and `reward_model` (`style`, `ground_truth`). Reward 1 for the
- * right letter, else 0; the metric `incorrectFormat` is 1 where the format was not kept.
+ * Questions with four options. Rows: `prompt`, `answer` (A to D), and `system`, `kind` (mcq or gpqa) where
+ * present, as in SciKnowEval, or the same as `prompt` messages and `reward_model` (`style`, `ground_truth`).
+ * Reward 1 for the right letter, else 0; the metric `incorrectFormat` is 1 where the format was not kept.
  */
 export function mcq(options: McqOptions = {}): Environment<McqTask> {
   checkOptions("mcq", options, { formatFeedback: "boolean", omitReasoningRequest: "boolean" });

@@ -9,14 +9,20 @@ export interface ChatMessage {
   tool_call_id?: string;
 }
 
-/** What a model answered. `tokenIds` are the sampled ids; `truncated` says that the length limit cut the answer. */
+/**
+ * What a model answered. `tokenIds` are the sampled ids; `truncated` says that the length limit cut the
+ * answer.
+ */
 export interface Completion {
   text: string;
   tokenIds?: ArrayLike<number>;
   truncated?: boolean;
 }
 
-/** What an environment says of a completion: `reward` in [0, 1], `feedback` for the teacher, and numbers to log. */
+/**
+ * What an environment says of a completion: `reward` in [0, 1], `feedback` for the teacher, and numbers to
+ * log.
+ */
 export interface Verdict {
   reward: number;
   feedback?: string;
@@ -24,8 +30,8 @@ export interface Verdict {
 }
 
 /**
- * What a teacher's prompt may show: the rollout's own `attempt` (`feedback` is about it), and another rollout's
- * success. What is to be left out is undefined.
+ * What a teacher's prompt may show: the rollout's own `attempt` (`feedback` is about it), and another
+ * rollout's success. What is to be left out is undefined.
  */
 export interface TeacherParts {
   attempt: string;
@@ -33,7 +39,10 @@ export interface TeacherParts {
   feedback?: string;
 }
 
-/** Where tasks come from: a file (what else a text may be, such as a split, the environment says), or rows in memory. */
+/**
+ * Where tasks come from: a file (what else a text may be, such as a split, the environment says), or rows in
+ * memory.
+ */
 export type DataSource = string | readonly unknown[];
 
 /** A kind of task: where tasks come from, how a model is asked, and what an answer is worth. */
@@ -46,15 +55,19 @@ export interface Environment<Task = unknown> {
   load(source: DataSource): AsyncIterable<Task>;
   /** The conversation that asks the model. */
   prompt(task: Task): ChatMessage[];
-  /** Judges a completion. Anything the model wrote gets a verdict; throws only for a broken task or an abort. */
+  /**
+   * Judges a completion. Anything the model wrote gets a verdict; throws only for a broken task or an abort.
+   */
   verify(task: Task, completion: Completion, options?: { signal?: AbortSignal }): Promise<Verdict>;
   /** A name that the task keeps from run to run, whatever its place in the file. */
   id?(task: Task): string;
-  /** A completion with full reward, where the environment knows one: what a supervised warm start learns. */
+  /** A completion with full reward, where the environment knows one: what a supervised warm start
+   * learns, followed by the model's end token. */
   solution?(task: Task): string;
   /**
-   * The teacher's conversation, in place of the reprompt templates. It is rendered by the same chat template as
-   * `prompt(task)` and must end so that the text before the completion (the generation header) is the same.
+   * The teacher's conversation, in place of the reprompt templates. It is rendered by the same chat template
+   * as `prompt(task)` and must end so that the text before the completion (the generation header) is the
+   * same.
    */
   teacherPrompt?(task: Task, parts: TeacherParts): ChatMessage[];
 }

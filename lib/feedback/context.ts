@@ -14,7 +14,10 @@ export interface AttemptGroup {
   /** The student's conversation. */
   messages: readonly ChatMessage[];
   rollouts: readonly Attempt[];
-  /** Writes the teacher's conversation in place of the templates: an environment's `teacherPrompt` for this task. */
+  /**
+   * Writes the teacher's conversation in place of the templates: an environment's `teacherPrompt` for this
+   * task.
+   */
   teacherPrompt?: (parts: TeacherParts) => ChatMessage[];
 }
 
@@ -49,8 +52,8 @@ const THINK = "<think>";
 const END_THINK = "</think>";
 
 /**
- * The text without its `<think>` blocks and the blanks after each. A block whose start lies in the prompt ends at the
- * first `</think>`; one that is not closed reaches to the end. Linear in the text's length.
+ * The text without its `<think>` blocks and the blanks after each. A block whose start lies in the prompt
+ * ends at the first `</think>`; one that is not closed reaches to the end. Linear in the text's length.
  */
 export function withoutThinking(text: string): string {
   const opens = text.indexOf(THINK);
@@ -112,8 +115,8 @@ function contextOf(
 }
 
 /**
- * The teacher's prompt for rollout `index` of a group: another rollout's success, the rollout's feedback, or both.
- * Blank feedback is none. Throws `ERR_SDPO_ARGUMENT` for an index outside the group.
+ * The teacher's prompt for rollout `index` of a group: another rollout's success, the rollout's feedback, or
+ * both. Blank feedback is none. Throws `ERR_SDPO_ARGUMENT` for an index outside the group.
  */
 export function buildTeacherContext(
   group: AttemptGroup,
@@ -122,8 +125,8 @@ export function buildTeacherContext(
 ): TeacherContext {
   const rollout = group.rollouts[index];
   if (rollout === undefined) {
-    const message = `index: expected 0 to ${group.rollouts.length - 1}, a rollout of the group, got ${show(index)}`;
-    throw new SdpoError("ERR_SDPO_ARGUMENT", message);
+    const last = group.rollouts.length - 1;
+    throw new SdpoError("ERR_SDPO_ARGUMENT", `index: expected a rollout, 0 to ${last}, got ${show(index)}`);
   }
   const { environmentFeedback = true, feedbackOnlyWithoutSolution = true } = options;
   const demonstration = findDemonstration(group.rollouts, index, options);

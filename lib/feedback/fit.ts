@@ -33,8 +33,8 @@ function shortenPart(
 
 /**
  * The teacher's prompt within `maxRepromptTokens`: the feedback is shortened first, down to nothing, then the
- * demonstration; never the question, the closing instruction or the generation header. Where there is no room for
- * either, the result is not distilled. Throws `ERR_SDPO_CONFIG` where the question alone is too long.
+ * demonstration; never the question, the closing instruction or the generation header. Where there is no room
+ * for either, the result is not distilled. Throws `ERR_SDPO_CONFIG` where the question alone is too long.
  */
 export function fitTeacherPrompt(context: TeacherContext, budget: TokenBudget): TeacherContext {
   const fits = (candidate: TeacherContext) =>
@@ -49,10 +49,11 @@ export function fitTeacherPrompt(context: TeacherContext, budget: TokenBudget): 
     current = current.withParts(parts);
     if (fits(current)) return current;
   }
+  const { maxRepromptTokens } = budget;
   const tokens = budget.countTokens(current.messages);
   throw new SdpoError(
     "ERR_SDPO_CONFIG",
-    `maxRepromptTokens: the question alone takes ${tokens} tokens, the limit is ${budget.maxRepromptTokens}; ` +
+    `maxRepromptTokens: the question alone takes ${tokens} tokens, the limit is ${maxRepromptTokens}; ` +
       "raise maxRepromptTokens or lower maxPromptTokens",
   );
 }

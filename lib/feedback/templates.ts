@@ -1,7 +1,10 @@
 import type { ChatMessage, TeacherParts } from "../environments/types.js";
 import { nearestName, SdpoError, show } from "../errors.js";
 
-/** The texts of a teacher's prompt; `{...}` are placeholders, what is put in their place is never expanded again. */
+/**
+ * The texts of a teacher's prompt; `{...}` are placeholders, what is put in their place is never expanded
+ * again.
+ */
 export interface Templates {
   /** Takes `{prompt}`, `{solution}` and `{feedback}`; the last two are empty where there is none. */
   repromptTemplate: string;
@@ -25,8 +28,9 @@ const PLACEHOLDERS: Record<keyof Templates, readonly string[]> = {
 };
 
 /**
- * The templates, with defaults for those left out. Other texts in braces stay as they are. Throws `ERR_SDPO_CONFIG` for
- * a template that lacks one of its placeholders, with the misspelt one where there is one.
+ * The templates, with defaults for those left out. Other texts in braces stay as they are. Throws
+ * `ERR_SDPO_CONFIG` for a template that lacks one of its placeholders, with the misspelt one where there is
+ * one.
  */
 export function checkTemplates(templates: Partial<Templates>): Templates {
   const all = { ...defaultTemplates };
@@ -56,8 +60,9 @@ function expand(template: string, values: Record<string, string>): string {
 }
 
 /**
- * The teacher's conversation: that of the student, with the last user message replaced by the reprompt. Without
- * demonstration and feedback it is the student's. Throws `ERR_SDPO_ARGUMENT` where there is no user message.
+ * The teacher's conversation: that of the student, with the last user message replaced by the reprompt.
+ * Without demonstration and feedback it is the student's. Throws `ERR_SDPO_ARGUMENT` where there is no user
+ * message.
  */
 export function teacherMessages(
   messages: readonly ChatMessage[],

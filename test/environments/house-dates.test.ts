@@ -1,16 +1,13 @@
 import { Tokenizer } from "@huggingface/tokenizers";
 import { describe, expect, test } from "vitest";
-import {
-  type HouseDatesOptions,
-  type HouseDatesTask,
-  houseDates,
-} from "../../lib/environments/house-dates.js";
+import { type HouseDatesOptions, houseDates } from "../../lib/environments/house-dates.js";
 import { houseDocument } from "../../lib/environments/house-dates-documents.js";
 import {
   brokenRules,
   drawWorld,
   FORMATS,
   type HouseFormat,
+  type HouseRequest,
   houseFeedback,
   isHeldOut,
   NEW_CUSTOMERS,
@@ -29,7 +26,7 @@ import { Random } from "../../lib/environments/random.js";
 const date = { day: 28, month: 7, year: 1994 };
 const american: HouseFormat = [1, 1, 2, 0];
 
-async function tasks(source: string, options: HouseDatesOptions = {}): Promise<HouseDatesTask[]> {
+async function tasks(source: string, options: HouseDatesOptions = {}): Promise<HouseRequest[]> {
   const list = [];
   for await (const task of houseDates(options).load(source)) list.push(task);
   return list;
@@ -113,7 +110,7 @@ describe("worlds", () => {
 
 describe("the environment", () => {
   const env = houseDates({ seed: 3 });
-  const task: HouseDatesTask = { customer: "B", ...date };
+  const task: HouseRequest = { customer: "B", ...date };
   const format = drawWorld(3).get("B")!;
 
   test("train and test tasks are drawn by seed, for the customers asked for, and their dates never meet", async () => {
@@ -127,7 +124,7 @@ describe("the environment", () => {
     expect(new Set((await tasks("train", { customers: 8 })).map((t) => t.customer))).toEqual(
       new Set("ABCDEFGH"),
     );
-    const key = (t: HouseDatesTask) => `${t.day} ${t.month} ${t.year}`;
+    const key = (t: HouseRequest) => `${t.day} ${t.month} ${t.year}`;
     const held = new Set(test_.map(key));
     expect(train.filter((t) => held.has(key(t)))).toEqual([]);
     expect(await tasks("train")).toEqual(train);
@@ -199,9 +196,17 @@ describe("the environment", () => {
     );
   });
 
-  test("refuses a customer that is not there", async () => {
-    const stranger = { ...task, customer: "Z" };
-    await expect(env.verify(stranger, { text: "" }, {})).rejects.toMatchObject({ code: "ERR_SDPO_DATA" });
+  test.each([
+    [{ customer: "Z" }, "customer: expected A to H or 01 to 40", '"Z"'],
+    [{ day: 29 }, "day: expected 1 to 28", "29"],
+    [{ month: 0 }, "month: expected 1 to 12", "0"],
+    [{ year: 1994.5 }, "year: expected 1930 to 1999", "1994.5"],
+    [{ year: undefined as never }, "year: expected", "undefined"],
+  ])("refuses a task of one's own with %j", async (change, ...words) => {
+    const bad = { ...task, ...change };
+    await expect(env.verify(bad, { text: "" }, {})).rejects.toMatchObject({ code: "ERR_SDPO_DATA" });
+    expect(() => env.prompt(bad)).toThrow(expect.objectContaining({ code: "ERR_SDPO_DATA" }));
+    for (const word of words) expect(() => env.prompt(bad)).toThrow(word);
   });
 });
 

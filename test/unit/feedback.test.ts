@@ -145,7 +145,7 @@ describe("buildTeacherContext", () => {
         index,
       );
     expect(run).toThrow(expect.objectContaining({ code: "ERR_SDPO_ARGUMENT" }));
-    expect(run).toThrow(/index: expected 0 to 1/);
+    expect(run).toThrow(/index: expected a rollout, 0 to 1/);
   });
 });
 
