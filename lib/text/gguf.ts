@@ -58,6 +58,7 @@ export function filesFromGguf(metadata: Json, file: string): TokenizerFiles {
   const tokens = asArray(file, "tokenizer.ggml.tokens", metadata["tokenizer.ggml.tokens"]).map((token, id) =>
     asString(file, `tokenizer.ggml.tokens[${id}]`, token),
   );
+  const vocab = vocabulary(tokens, file);
   const special = (key: string) => {
     const id = metadata[`tokenizer.ggml.${key}_token_id`];
     return id === undefined
@@ -80,7 +81,7 @@ export function filesFromGguf(metadata: Json, file: string): TokenizerFiles {
       model: {
         type: "BPE",
         ignore_merges: pre.ignoreMerges,
-        vocab: vocabulary(tokens, file),
+        vocab,
         merges: asArray(file, "tokenizer.ggml.merges", metadata["tokenizer.ggml.merges"]),
       },
     },

@@ -2,10 +2,12 @@
  * Jinja as transformers runs it on chat templates: @huggingface/jinja with Python's string methods put right, and limits.
  *
  * Corrected: `trim` and `strip` take Python's white space, `strip`, `lstrip` and `rstrip` heed their argument, a `set`
- * inside a loop ends with the round, `length` of a string counts code points, `strftime_now` speaks English.
- * Limited (a template comes with a model, and is not trusted): its size, the steps and characters that a rendering may
- * take, depth, and the length of any text or list. Not limited: what one built-in (`replace`, `join`, `indent`) makes
- * before its result is looked at, which ends at the engine's own longest string (some 2^29 characters).
+ * inside a loop ends with the round, `length` and indices of strings count code points, `==` compares as Python does,
+ * true, false and none are written as Python writes them, a text plus something else is refused, `capitalize` lowers
+ * the rest, `strftime_now` speaks English. What the library lacks (`raw`, `rsplit`, `format`, ...) it refuses.
+ * Limited (a template comes with a model, and is not trusted): its size, depth, and the steps, characters and items that
+ * a rendering may take together. Not limited: what one built-in (`replace`, `join`, `indent`) makes before its result is
+ * looked at, which ends at the engine's own longest string (some 2^29 characters).
  */
 import { SdpoError } from "../errors.js";
 import {
@@ -17,7 +19,7 @@ import {
   parse,
   tokenize,
 } from "./libraries.js";
-import { escapeRegExp } from "./spec.js";
+import { addsText, capitalize, equals, formatDate, pythonText, range, splitText, strip } from "./python.js";
 
 /** A node or expression with the fields that are looked at here. */
 interface Node extends JinjaNode {
@@ -29,6 +31,13 @@ interface Node extends JinjaNode {
   readonly computed?: boolean;
   readonly operand?: Node;
   readonly filter?: Node;
+  readonly left?: Node;
+  readonly right?: Node;
+  readonly operator?: { readonly value: string };
+  /** An expression whose value becomes part of the text. */
+  readonly printed?: boolean;
+  /** Of a node of type "Known": its value. */
+  readonly known?: JinjaValue;
 }
 
 /** Put before a loop's body: forgets what the last round set, as Jinja does. */
@@ -37,17 +46,23 @@ class ForgetRound {
   constructor(readonly keep: ReadonlySet<string>) {}
 }
 
+/** Expressions whose type does not end in "Expression" and whose value is not a text. */
+const PRINTED: ReadonlySet<string> = new Set([
+  "Identifier",
+  "Ternary",
+  "IntegerLiteral",
+  "FloatLiteral",
+  "ArrayLiteral",
+  "TupleLiteral",
+  "ObjectLiteral",
+]);
 const MAX_SOURCE = 2 ** 17;
 const MAX_BLANKS = 2000;
 const MAX_DEPTH = 300;
-const MAX_LENGTH = 2 ** 24;
-const MAX_ITEMS = 2 ** 20;
-/** Each step costs this and the length of its result. */
+/** Each step costs this and its result's length, an item of a list counting more than a character. */
 const STEP_COST = 100;
-const MAX_COST = 2 ** 28;
-const PYTHON_SPACE =
-  "\t\n\v\f\r\x1c\x1d\x1e\x1f \x85\xa0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a\u2028\u2029\u202f\u205f\u3000";
-
+const ITEM_COST = 64;
+const MAX_COST = 2 ** 26;
 /** Parses a template. `mark` is applied to every text that the template itself holds. */
 export function parseJinja(source: string, where: string, mark: (text: string) => string): JinjaNode {
   const tooLong = source.length > MAX_SOURCE;
@@ -69,12 +84,17 @@ export function parseJinja(source: string, where: string, mark: (text: string) =
   }
 }
 
-/** Marks the literals below `node` and begins every loop's body with a {@link ForgetRound}. */
+/** Marks the literals below `node` and what is printed, and begins every loop's body with a {@link ForgetRound}. */
 function prepare(node: unknown, mark: (text: string) => string): void {
   if (typeof node !== "object" || node === null) return;
   if (node instanceof Map) for (const entry of node) prepare(entry, mark);
   for (const child of Object.values(node)) prepare(child, mark);
-  const { type, value, loopvar, body } = node as Record<string, unknown>;
+  const { type, value, loopvar, body, alternate, defaultBlock } = node as Record<string, unknown>;
+  for (const block of [body, alternate, defaultBlock]) {
+    if (!Array.isArray(block)) continue;
+    for (const child of block)
+      if (child.type.endsWith("Expression") || PRINTED.has(child.type)) child.printed = true;
+  }
   if (type === "StringLiteral") (node as { value: string }).value = mark(value as string);
   if (type === "For") {
     const variable = loopvar as { value: string | { value: string }[] };
@@ -127,38 +147,11 @@ function globals(where: string): Record<string, unknown> {
   };
 }
 
-function range(bounds: number[]): number[] {
-  const [start, stop, step] =
-    bounds.length > 1 ? [bounds[0]!, bounds[1]!, bounds[2] ?? 1] : [0, bounds[0]!, 1];
-  const count = Math.max(0, Math.ceil((stop - start) / step));
-  if (!(count <= MAX_ITEMS)) throw new Error(`range(${bounds.join(", ")}) has more than ${MAX_ITEMS} items`);
-  return Array.from({ length: count }, (_, i) => start + i * step);
-}
-
-/** The directives of Python's strftime that templates use, in English and local time. */
-function formatDate(date: Date, format: string): string {
-  const english = (options: Intl.DateTimeFormatOptions) =>
-    new Intl.DateTimeFormat("en-US", options).format(date);
-  const two = (value: number) => String(value).padStart(2, "0");
-  const directives: Record<string, () => string> = {
-    Y: () => String(date.getFullYear()),
-    m: () => two(date.getMonth() + 1),
-    d: () => two(date.getDate()),
-    b: () => english({ month: "short" }),
-    B: () => english({ month: "long" }),
-    a: () => english({ weekday: "short" }),
-    A: () => english({ weekday: "long" }),
-    H: () => two(date.getHours()),
-    M: () => two(date.getMinutes()),
-    S: () => two(date.getSeconds()),
-    "%": () => "%",
-  };
-  return format.replace(/%(.)/g, (whole, letter: string) => directives[letter]?.() ?? whole);
-}
-
 function toValue(value: unknown): JinjaValue {
   return new Environment().set("value", value);
 }
+
+const NOTHING = toValue(null);
 
 class LimitedInterpreter extends Interpreter {
   #depth = 0;
@@ -168,8 +161,9 @@ class LimitedInterpreter extends Interpreter {
     if (++this.#depth > MAX_DEPTH) throw new Error(`it nests deeper than ${MAX_DEPTH}`);
     try {
       const value = this.#correct(node as Node | undefined, environment) ?? super.evaluate(node, environment);
-      this.#charge(node?.type === "Identifier" ? undefined : value);
-      return value;
+      this.#charge(node?.type === "Identifier" || node?.type === "Known" ? undefined : value);
+      const written = (node as Node | undefined)?.printed && value.type !== "StringValue";
+      return written ? toValue(pythonText(value)) : value;
     } finally {
       this.#depth--;
     }
@@ -177,93 +171,90 @@ class LimitedInterpreter extends Interpreter {
 
   #charge(value: JinjaValue | undefined): void {
     const content: unknown = value?.value;
-    const length = typeof content === "string" || Array.isArray(content) ? content.length : 0;
-    if (length > (typeof content === "string" ? MAX_LENGTH : MAX_ITEMS)) {
-      throw new Error(`it makes a text over ${MAX_LENGTH} characters or a list over ${MAX_ITEMS} items`);
-    }
-    this.#cost += STEP_COST + length;
-    if (this.#cost > MAX_COST) throw new Error("it takes too many steps");
+    const size =
+      typeof content === "string" ? content.length : Array.isArray(content) ? content.length * ITEM_COST : 0;
+    this.#cost += STEP_COST + size;
+    if (this.#cost > MAX_COST) throw new Error("it takes too many steps, or makes too long a text or list");
   }
 
   /** The value of what the library gets wrong, or undefined for all that it gets right. */
   #correct(node: Node | undefined, environment: JinjaEnvironment): JinjaValue | undefined {
-    if (node === undefined) return undefined;
-    if (node.type === "ForgetRound") {
-      const { keep } = node as unknown as ForgetRound;
-      for (const name of environment.variables.keys())
-        if (!keep.has(name)) environment.variables.delete(name);
-      return toValue(null);
+    switch (node?.type) {
+      case "Known":
+        return node.known;
+      case "ForgetRound": {
+        const { keep } = node as unknown as ForgetRound;
+        for (const name of [...environment.variables.keys()]) {
+          if (!keep.has(name)) environment.variables.delete(name);
+        }
+        return NOTHING;
+      }
+      case "FilterExpression":
+        return this.#filter(node, environment);
+      case "BinaryExpression":
+        return this.#binary(node, environment);
+      case "MemberExpression":
+        return this.#member(node, environment);
+      case "CallExpression":
+        return this.#method(node, environment);
+      default:
+        return undefined;
     }
-    if (node.type === "FilterExpression") return this.#filter(node, environment);
-    const { callee } = node;
-    const method = callee?.type === "MemberExpression" && !callee.computed ? callee.property!.value! : "";
-    if (node.type !== "CallExpression" || !["strip", "lstrip", "rstrip", "split"].includes(method))
-      return undefined;
-    const text = this.#text(callee!.object!, environment, method);
-    const args = node.args!.map(
-      (argument) => this.evaluate(argument, environment).value as string | number | null,
-    );
-    if (method === "split") return toValue(splitText(text, args[0] ?? null, args[1] ?? -1));
-    const characters = args[0] ?? PYTHON_SPACE;
-    return toValue(strip(text, String(characters), method !== "rstrip", method !== "lstrip"));
+  }
+
+  #method(node: Node, environment: JinjaEnvironment): JinjaValue | undefined {
+    const callee = node.callee!;
+    const method = callee.type === "MemberExpression" && !callee.computed ? callee.property!.value! : "";
+    if (!["strip", "lstrip", "rstrip", "split", "capitalize"].includes(method)) return undefined;
+    const { type, value } = this.evaluate(callee.object, environment);
+    if (type !== "StringValue") throw new Error(`${method} of something that is not a text`);
+    const [first, limit] = node.args!.map((argument) => this.evaluate(argument, environment).value);
+    if (method === "capitalize") return toValue(capitalize(value as string));
+    if (method === "split") return toValue(splitText(value as string, first ?? null, limit ?? -1));
+    return toValue(strip(value as string, first ?? null, method !== "rstrip", method !== "lstrip"));
   }
 
   #filter(node: Node, environment: JinjaEnvironment): JinjaValue | undefined {
     const filter = node.filter!;
     const name = filter.type === "CallExpression" ? filter.callee!.value : filter.value;
+    if (name !== "trim" && name !== "length" && name !== "capitalize") return undefined;
+    const operand = this.evaluate(node.operand, environment);
+    if (name === "capitalize") return toValue(capitalize(pythonText(operand)));
     if (name === "trim") {
-      const text = this.#text(node.operand!, environment, name);
       const characters =
-        filter.args?.[0] === undefined ? PYTHON_SPACE : this.#text(filter.args[0], environment, name);
-      return toValue(strip(text, characters, true, true));
+        filter.args?.[0] === undefined ? null : this.evaluate(filter.args[0], environment).value;
+      return toValue(strip(pythonText(operand), characters, true, true));
     }
-    if (name !== "length") return undefined;
-    const value = this.evaluate(node.operand, environment);
-    if (value.type === "StringValue") return toValue(Array.from(value.value as string).length);
-    if (value.type === "UndefinedValue") return toValue(0);
-    const size = Array.isArray(value.value)
-      ? value.value.length
-      : (value.value as Map<string, JinjaValue> | null)?.size;
-    if (size === undefined) throw new Error("length of something that has none");
-    return toValue(size);
+    const { type, value } = operand;
+    if (type === "UndefinedValue") return toValue(0);
+    if (type === "StringValue") return toValue(Array.from(value as string).length);
+    return super.evaluate(known(node, { operand }), environment);
   }
 
-  #text(node: Node, environment: JinjaEnvironment, method: string): string {
-    const value = this.evaluate(node, environment);
-    if (value.type === "UndefinedValue" && method === "trim") return "";
-    if (value.type !== "StringValue") throw new Error(`${method} of something that is not a text`);
-    return value.value as string;
+  #binary(node: Node, environment: JinjaEnvironment): JinjaValue | undefined {
+    const operator = node.operator!.value;
+    if (operator === "and" || operator === "or") return undefined;
+    const left = this.evaluate(node.left, environment);
+    const right = this.evaluate(node.right, environment);
+    if (operator === "==" || operator === "!=") return toValue(equals(left, right) === (operator === "=="));
+    if (operator === "~") return toValue(pythonText(left) + pythonText(right));
+    if (operator === "+") addsText(left, right);
+    return super.evaluate(known(node, { left, right }), environment);
+  }
+
+  #member(node: Node, environment: JinjaEnvironment): JinjaValue | undefined {
+    if (!node.computed || node.property!.type === "SliceExpression") return undefined;
+    const object = this.evaluate(node.object, environment);
+    const property = this.evaluate(node.property, environment);
+    if (object.type === "StringValue" && property.type === "IntegerValue") {
+      return toValue(Array.from(object.value as string).at(property.value as number));
+    }
+    return super.evaluate(known(node, { object, property }), environment);
   }
 }
 
-/** Python's str.strip(characters), on either or both sides. */
-function strip(text: string, characters: string, left: boolean, right: boolean): string {
-  const set = new Set(characters);
-  const points = Array.from(text);
-  let start = 0;
-  let end = points.length;
-  while (left && start < end && set.has(points[start]!)) start++;
-  while (right && end > start && set.has(points[end - 1]!)) end--;
-  return points.slice(start, end).join("");
-}
-
-/** Python's str.split(separator, limit); null separates at white space. */
-function splitText(text: string, separator: string | number | null, limit: string | number): string[] {
-  if (separator === "") throw new Error("split with an empty separator");
-  const most = Number(limit) < 0 ? Number.POSITIVE_INFINITY : Number(limit);
-  const blanks = separator === null;
-  const rest = blanks ? strip(text, PYTHON_SPACE, true, most === Number.POSITIVE_INFINITY) : text;
-  if (blanks && rest === "") return [];
-  const pattern = blanks
-    ? new RegExp(`[${PYTHON_SPACE}]+`, "g")
-    : new RegExp(escapeRegExp(String(separator)), "g");
-  const parts: string[] = [];
-  let start = 0;
-  for (const match of rest.matchAll(pattern)) {
-    if (parts.length >= most) break;
-    if (parts.length >= MAX_ITEMS) throw new Error(`split into more than ${MAX_ITEMS} parts`);
-    parts.push(rest.slice(start, match.index));
-    start = match.index + match[0].length;
-  }
-  return [...parts, rest.slice(start)];
+/** `node` with operands that are evaluated already. */
+function known(node: Node, operands: Record<string, JinjaValue>): JinjaNode {
+  const nodes = Object.entries(operands).map(([name, value]) => [name, { type: "Known", known: value }]);
+  return { ...node, ...Object.fromEntries(nodes) };
 }

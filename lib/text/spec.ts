@@ -232,10 +232,16 @@ function parseSplit(step: Json, file: string, field: string): Split {
   return compileSplit(asString(file, `${field}.pattern.Regex`, pattern.Regex), keepGaps, file, field);
 }
 
-/** Oniguruma's dialect to JavaScript's: `\s` is Unicode White_Space, `(?i:...)` is spelt out for Node 20. */
+/**
+ * Oniguruma's dialect to JavaScript's: `\s` is Unicode White_Space, `(?i:...)` is spelt out for Node 20. The library folds
+ * ASCII only there; the two letters beyond ASCII that fold to it, long s and the Kelvin sign, are added first.
+ */
 function compileSplit(regex: string, keepGaps: boolean, file: string, field: string): Split {
+  const folded = regex.replace(/\(\?i:[^()[\]\\]*\)/g, (group) =>
+    group.replace(/s/gi, "[s\u017f]").replace(/k/gi, "[k\u212a]"),
+  );
   try {
-    const { pattern } = new SplitPreTokenizer({ type: "Split", pattern: { Regex: regex }, invert: false });
+    const { pattern } = new SplitPreTokenizer({ type: "Split", pattern: { Regex: folded }, invert: false });
     return { pattern: pattern.source, keepGaps };
   } catch (cause) {
     unsupported(file, `${field}.pattern.Regex`, regex, (cause as Error).message);
