@@ -46,10 +46,14 @@ Tensor Tensor::zeros(const std::shared_ptr<Device>& device, DType dtype, const S
 Tensor Tensor::from_host(const std::shared_ptr<Device>& device, DType dtype, const Shape& shape,
                          const void* host) {
   Tensor t = empty(device, dtype, shape);
-  checked("copy to device", [&](sdpo_message m) {
-    return device->backend().copy_in(device->handle(), t.data(), host, t.bytes(), nullptr, m);
-  });
+  t.write(host);
   return t;
+}
+
+void Tensor::write(const void* host) const {
+  checked("copy to device", [&](sdpo_message m) {
+    return device()->backend().copy_in(device()->handle(), data(), host, bytes(), nullptr, m);
+  });
 }
 
 void Tensor::to_host(void* host) const {

@@ -59,6 +59,7 @@ class Tensor {
   Tensor rows(int64_t begin, int64_t end) const;          // a view of rows of the first dimension
   Tensor view(int64_t offset, const Shape& shape) const;  // elements from `offset` on, as `shape`
   void to_host(void* host) const;
+  void write(const void* host) const;         // all elements, from host memory
   void copy_from(const Tensor& other) const;  // same dtype and number of elements
   void fill_zero() const;
   sdpo_tensor raw() const;

@@ -3,6 +3,7 @@
 
 #include "backends/cpu/gemm.h"
 #include "binding/env.h"
+#include "binding/handles.h"
 #include "core/cpu.h"
 #include "core/parallel.h"
 #include "ops/schema.h"
@@ -103,6 +104,7 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
   init_env(env);
   TensorHandle::define(env, exports);
   DeviceHandle::define(env, exports);
+  ModelHandle::define(env, exports);
   define_cancel(env, exports);
   exports.Set("schemas", Napi::Function::New(env, schemas));
   exports.Set("buildInfo", Napi::Function::New(env, build_info));

@@ -1,0 +1,25 @@
+// A decoder-only transformer, described. The binding fills it from the TypeScript ModelConfig, which has
+// validated it.
+#pragma once
+#include <cstdint>
+#include <vector>
+
+namespace sdpo {
+
+enum class QkNorm { None, Head, All };
+
+struct RopeTable {
+  std::vector<float> inv_freq;  // [head_dim / 2]
+  double attention_factor = 1;
+};
+
+struct DecoderConfig {
+  int64_t vocab = 0, hidden = 0, intermediate = 0, layers = 0, heads = 0, kv_heads = 0, head_dim = 0;
+  double norm_eps = 1e-6;
+  bool tied = false, attention_bias = false, output_bias = false, mlp_bias = false, post_norm = false;
+  QkNorm qk_norm = QkNorm::None;
+  std::vector<int64_t> window;  // per layer; 0: full attention
+  RopeTable rope_full, rope_sliding;
+};
+
+}  // namespace sdpo
