@@ -138,7 +138,7 @@ describe("writing", () => {
 });
 
 test("a tensor as rows for conversion", () => {
-  const source = { file: "", dtype: "F32", offset: 0, bytes: 0 };
+  const source = { file: "", fileSize: 0, dtype: "F32", offset: 0, bytes: 0 };
   expect(matrixShape({ ...source, shape: [6, 4] })).toEqual({ rows: 6, columns: 4 });
   expect(matrixShape({ ...source, shape: [6] })).toEqual({ rows: 1, columns: 6 });
   expect(matrixShape({ ...source, shape: [6], pairedHeadDim: 2 })).toEqual({ rows: 6, columns: 1 });

@@ -4,6 +4,8 @@ import { SdpoError } from "../../errors.js";
 /** Where one tensor's bytes lie; what the native reader needs to convert it. */
 export interface TensorSource {
   file: string;
+  /** Bytes of the whole file when its header was read. */
+  fileSize: number;
   /** "F32", "BF16", "Q4_K", ...: safetensors' and ggml's names, which agree where both have a type. */
   dtype: string;
   /** Rows first, as Hugging Face has it. */

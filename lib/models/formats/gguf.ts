@@ -37,7 +37,7 @@ class Cursor {
   position = 0;
   constructor(
     private readonly bytes: Buffer,
-    private readonly fileSize: number,
+    readonly fileSize: number,
     readonly file: string,
   ) {}
 
@@ -126,9 +126,9 @@ function plain(value: bigint): number | bigint {
  * Shapes are rows first. Throws ERR_SDPO_FILE, also naming a tensor type that is not supported.
  */
 export async function readGguf(file: string): Promise<Gguf> {
-  return read(file, (cursor, size) => {
+  return read(file, (cursor) => {
     const { tensorCount, metadata } = parseMetadata(cursor);
-    const tensors = parseTensors(cursor, tensorCount, alignmentOf(metadata, cursor.file), size);
+    const tensors = parseTensors(cursor, tensorCount, alignmentOf(metadata, cursor.file));
     return { file, metadata, tensors };
   });
 }
@@ -138,12 +138,12 @@ export async function readGgufMetadata(file: string): Promise<Record<string, unk
   return read(file, (cursor) => parseMetadata(cursor).metadata);
 }
 
-async function read<T>(file: string, parse: (cursor: Cursor, size: number) => T): Promise<T> {
+async function read<T>(file: string, parse: (cursor: Cursor) => T): Promise<T> {
   return withFile(file, async (handle, size) => {
     for (let length = FIRST_READ; ; length *= 4) {
       const bytes = await readExactly(handle, 0, Math.min(length, size), file);
       try {
-        return parse(new Cursor(bytes, size, file), size);
+        return parse(new Cursor(bytes, size, file));
       } catch (error) {
         if (!(error instanceof HeaderGoesOn)) throw error;
         if (length >= HEADER_LIMIT)
@@ -203,13 +203,8 @@ function alignmentOf(metadata: Record<string, unknown>, file: string): number {
   return alignment;
 }
 
-function parseTensors(
-  cursor: Cursor,
-  count: number,
-  alignment: number,
-  size: number,
-): Map<string, TensorSource> {
-  const { file } = cursor;
+function parseTensors(cursor: Cursor, count: number, alignment: number): Map<string, TensorSource> {
+  const { file, fileSize: size } = cursor;
   const tensors = new Map<string, TensorSource>();
   for (let i = 0; i < count; i++) {
     const name = cursor.text(`name of tensor ${i}`);
@@ -258,7 +253,7 @@ function parseTensor(cursor: Cursor, name: string): TensorSource {
       file,
       `${what}: shape is ${show(shape)}; expected none of it 0, rows of whole ${dtype} blocks (${elements}), below 2^53 bytes`,
     );
-  return { file, dtype, shape, offset: cursor.size(`offset of ${what}`), bytes };
+  return { file, fileSize: cursor.fileSize, dtype, shape, offset: cursor.size(`offset of ${what}`), bytes };
 }
 
 function checkOverlap(tensors: Map<string, TensorSource>, file: string): void {

@@ -39,7 +39,8 @@ export async function readSafetensors(file: string): Promise<Safetensors> {
   if (!isObject(json)) throw fileError(file, `header is ${show(json)}, expected a JSON object`);
   const tensors = new Map<string, TensorSource>();
   for (const [name, entry] of Object.entries(json))
-    if (name !== "__metadata__") tensors.set(name, tensorOf(name, entry, file, dataStart));
+    if (name !== "__metadata__")
+      tensors.set(name, tensorOf(name, entry, { file, fileSize: size }, dataStart));
   checkLayout(tensors, file, dataStart, size);
   return { metadata: metadataOf(json, file), tensors };
 }
@@ -51,9 +52,14 @@ function metadataOf(header: JsonObject, file: string): Record<string, string> {
   return metadata as Record<string, string>;
 }
 
-function tensorOf(name: string, entry: unknown, file: string, dataStart: number): TensorSource {
+function tensorOf(
+  name: string,
+  entry: unknown,
+  where: { file: string; fileSize: number },
+  dataStart: number,
+): TensorSource {
   const refuse = (field: string, value: unknown, expected: string) =>
-    fileError(file, `tensor ${show(name)}: ${field} is ${show(value)}; expected ${expected}`);
+    fileError(where.file, `tensor ${show(name)}: ${field} is ${show(value)}; expected ${expected}`);
   if (!isObject(entry)) throw refuse("its entry", entry, "an object with dtype, shape and data_offsets");
   const { dtype, shape, data_offsets: offsets } = entry;
   if (typeof dtype !== "string" || !Object.hasOwn(SAFETENSORS_BYTES, dtype))
@@ -67,7 +73,7 @@ function tensorOf(name: string, entry: unknown, file: string, dataStart: number)
   const [begin, end] = offsets as [number, number];
   if (end - begin !== bytes)
     throw refuse("data_offsets", offsets, `${bytes} bytes between them, as ${dtype} ${show(shape)} needs`);
-  return { file, dtype, shape, offset: dataStart + begin, bytes };
+  return { ...where, dtype, shape, offset: dataStart + begin, bytes };
 }
 
 /** Elements times element size, or undefined where that is not a safe integer. */
