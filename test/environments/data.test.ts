@@ -125,6 +125,11 @@ const refused: [name: string, source: () => unknown, ...words: string[]][] = [
     () => file('{"__proto__":{"prompt":"x"},"answer":"A"}'),
     "prompt: the field is missing",
   ],
+  [
+    "fields of the row's prototype",
+    () => [Object.create(good)],
+    "answer: expected A, B, C or D, got undefined",
+  ],
   ["a prompt that is a number", () => [good, { ...good, prompt: 3 }], "row 2: prompt", "got 3"],
   [
     "a blank prompt",
@@ -203,6 +208,11 @@ describe("bad data", () => {
     expect(error.message).toMatch(
       /line 2: longer than the limit of 100000 bytes; .*one JSON object per line/,
     );
+  });
+
+  test("the limit is for a line, not for the file", async () => {
+    const rows = await all(readRows(file(line(good).repeat(500)), { maxLineBytes: 200 }));
+    expect(rows).toHaveLength(500);
   });
 
   test("refuses an array over the limit", async () => {

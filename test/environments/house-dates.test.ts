@@ -127,6 +127,7 @@ describe("the environment", () => {
     const key = (t: HouseRequest) => `${t.day} ${t.month} ${t.year}`;
     const held = new Set(test_.map(key));
     expect(train.filter((t) => held.has(key(t)))).toEqual([]);
+    expect(test_.every(isHeldOut)).toBe(true);
     expect(await tasks("train")).toEqual(train);
     expect(other).not.toEqual(train);
     for (const [field, low, high] of [
@@ -233,6 +234,7 @@ describe("words", () => {
       "\n",
     ]);
     expect(() => encodeWords("month firstly")).toThrow(expect.objectContaining({ code: "ERR_SDPO_TEXT" }));
+    expect(() => encodeWords("use /ok")).toThrow(expect.objectContaining({ code: "ERR_SDPO_TEXT" }));
     expect(() => encodeWords("28 juli 1994")).toThrow(/"juli"; did you mean "jul"/);
     expect(() => decodeWords([263])).toThrow(expect.objectContaining({ code: "ERR_SDPO_TEXT" }));
   });

@@ -60,8 +60,9 @@ describe("verify departs from the reference", () => {
   });
 
   test("gpqa: it raises the text to capitals, so that the article 'a' is an answer", async () => {
-    const verdict = await verify("I choose B, which is a good one", task("A", "gpqa"));
-    expect(verdict).toEqual({ reward: 0, metrics: { incorrectFormat: 0 } });
+    const text = "I choose B, which is a good one";
+    expect(await verify(text, task("A", "gpqa"))).toEqual({ reward: 0, metrics: { incorrectFormat: 0 } });
+    expect(await verify(text, task("B", "gpqa"))).toEqual({ reward: 1, metrics: { incorrectFormat: 0 } });
   });
 
   test("blanks after the block are no fault of the format", async () => {
@@ -152,6 +153,11 @@ describe("rows", () => {
     ]);
     expect(a).toMatchObject({ kind: "mcq", messages: [{ role: "user", content: "Q" }] });
     expect(b).toMatchObject({ kind: "gpqa", answer: "B" });
+  });
+
+  test("tasks that differ in any message have different ids", async () => {
+    const rows = [flat, { ...flat, system: "T" }, { ...flat, prompt: "R?" }, { ...flat, system: null }];
+    expect(new Set((await load(rows)).map((item) => item.id)).size).toBe(4);
   });
 
   test("omitReasoningRequest takes out that last line and nothing else, and keeps the id", async () => {

@@ -26,6 +26,14 @@ describe("Random", () => {
     expect(counts.reduce((sum, n) => sum + (n - expected) ** 2 / expected, 0)).toBeLessThan(22.5);
   });
 
+  test("below() has no bias where n is not far from 2^32", () => {
+    const random = new Random(13);
+    const low = Array.from({ length: 6000 }, () => random.below(3 * 2 ** 30)).filter(
+      (value) => value < 2 ** 30,
+    );
+    expect(Math.abs(low.length - 2000)).toBeLessThan(150);
+  });
+
   test("uniform() is in [0, 1) with mean one half", () => {
     const random = new Random(12);
     const values = Array.from({ length: 20_000 }, () => random.uniform());

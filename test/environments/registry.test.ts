@@ -65,6 +65,7 @@ const refused: [name: string, run: () => unknown, ...words: string[]][] = [
     'unknown option "banana"',
     "are ignoreCase",
   ],
+  ["an inherited key", () => createEnvironment("mcq", { toString: true }), 'unknown option "toString"'],
   ["options that are null", () => createEnvironment("mcq", null as never), "must be an object, got null"],
   ["options that are a list", () => createEnvironment("mcq", [] as never), "must be an object, got []"],
   [

@@ -98,8 +98,8 @@ describe("fitTeacherPrompt", () => {
     ["gives blanks", () => " \n"],
     ["gives nothing", () => ""],
   ])("ends where shorten() %s: the part is dropped", (_, badly) => {
-    const context = build("42", words(50, "f"));
-    const fitted = fitTeacherPrompt(context, { ...budget(60), shorten: badly });
+    const context = build("42", words(500, "f"));
+    const fitted = fitTeacherPrompt(context, { ...budget(200), shorten: badly });
     expect(fitted.parts).toMatchObject({ demonstration: "42", feedback: undefined });
   });
 
