@@ -11,6 +11,14 @@
 #define SDPO_VECTOR_BYTES 16
 #endif
 
+// Four lanes of two 4-lane vectors of one type: 0..3 are a's, 4..7 are b's.
+#if defined(__clang__)
+#define SDPO_SHUFFLE4(a, b, i, j, k, l) __builtin_shufflevector(a, b, i, j, k, l)
+#else
+#define SDPO_SHUFFLE4(a, b, i, j, k, l) \
+  __builtin_shuffle(a, b, (int32_t __attribute__((vector_size(16)))){i, j, k, l})
+#endif
+
 namespace sdpo {
 namespace SDPO_ISA {
 namespace {
