@@ -54,6 +54,48 @@ inline Vec load_bf16(const uint16_t* p) {
   return (Vec)wide;
 }
 
+// Rounds to nearest even; NaN stays NaN.
+inline void store_bf16(uint16_t* p, Vec v) {
+  typedef uint16_t Half __attribute__((vector_size(SDPO_VECTOR_BYTES / 2)));
+  const VecU bits = (VecU)v, top = bits >> 16;
+  const VecU nan = (VecU)(v != v);
+  const VecU rounded = ((bits + 0x7fffu + (top & 1u)) >> 16 & ~nan) | ((top | 0x40u) & nan);
+  const Half h = __builtin_convertvector(rounded, Half);
+  std::memcpy(p, &h, sizeof h);
+}
+
+// How many lanes a loop over [0, n) uses at i.
+inline int lanes_at(int64_t i, int64_t n) { return n - i < kLanes ? int(n - i) : kLanes; }
+
+// n (1..kLanes) elements from index i of a float32 or bfloat16 array; the other lanes are 0.
+inline Vec load_any(const void* p, bool bf16, int64_t i, int n) {
+  if (!bf16) {
+    const float* f = static_cast<const float*>(p) + i;
+    return n == kLanes ? load(f) : load_part(f, n, 0.f);
+  }
+  const uint16_t* h = static_cast<const uint16_t*>(p) + i;
+  if (n == kLanes) return load_bf16(h);
+  uint16_t part[kLanes] = {};
+  std::memcpy(part, h, size_t(n) * 2);
+  return load_bf16(part);
+}
+inline void store_any(void* p, bool bf16, int64_t i, Vec v, int n) {
+  if (!bf16) {
+    float* f = static_cast<float*>(p) + i;
+    return n == kLanes ? store(f, v) : store_part(f, v, n);
+  }
+  uint16_t* h = static_cast<uint16_t*>(p) + i;
+  if (n == kLanes) return store_bf16(h, v);
+  uint16_t part[kLanes];
+  store_bf16(part, v);
+  std::memcpy(h, part, size_t(n) * 2);
+}
+
+inline Vec vsqrt(Vec x) {
+  for (int i = 0; i < kLanes; i++) x[i] = __builtin_sqrtf(x[i]);
+  return x;
+}
+
 inline Vec select(VecI mask, Vec a, Vec b) { return (Vec)(((VecI)a & mask) | ((VecI)b & ~mask)); }
 inline Vec vmax(Vec a, Vec b) { return select(a > b, a, b); }
 inline Vec vmin(Vec a, Vec b) { return select(a < b, a, b); }

@@ -20,7 +20,10 @@ void check_devices(const OpSchema& op, Device& device, const std::vector<Tensor>
 
 Tensor make_output(const OpSchema& op, Device& device, const TensorSpec& spec, const Dims& dims,
                    const std::vector<Tensor>& inputs, const std::vector<double>& attributes) {
-  auto holds = [&](const std::string& flag) { return attributes[size_t(op.attribute_index(flag))] != 0; };
+  auto holds = [&](const std::string& name) {
+    const int flag = op.attribute_index(name);
+    return flag >= 0 ? attributes[size_t(flag)] != 0 : bool(inputs[size_t(op.input_index(name))]);
+  };
   if (!spec.only.empty() && !holds(spec.only)) return {};
   if (!spec.alias.empty() && (spec.when.empty() || holds(spec.when))) {
     const Tensor& input = inputs[size_t(op.input_index(spec.alias))];

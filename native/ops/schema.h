@@ -28,7 +28,7 @@ struct TensorSpec {
   std::string alias;  // output: takes the memory of this input ...
   std::string when;   // ... if this boolean attribute holds (always, where empty and alias is set)
   std::string like;   // output: dtype of this input
-  std::string only;   // output: made only if this boolean attribute holds
+  std::string only;   // output: made only if this boolean attribute holds or this optional input is given
 };
 
 struct AttributeSpec {
