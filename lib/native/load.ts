@@ -30,6 +30,54 @@ export interface NativeDevice {
   dispose(): void;
 }
 
+/** Native objects that are only passed around. */
+export type NativeTape = object & { readonly kind?: "tape" };
+export type NativeCache = object & { readonly kind?: "cache" };
+
+export interface NativePackedBatch {
+  ids: NativeTensor;
+  positions: NativeTensor;
+  segments: NativeTensor;
+  rows: NativeTensor;
+}
+
+export interface NativeCachedBatch {
+  ids: NativeTensor;
+  positions: NativeTensor;
+  slots: NativeTensor;
+  rows: NativeTensor;
+  pageStarts: NativeTensor;
+  pages: NativeTensor;
+  wanted: NativeTensor;
+}
+
+/** Parameters in slots, and the decoder over them. */
+export interface NativeModel {
+  addSlot(slot: string, dtype: DType): void;
+  removeSlot(slot: string): void;
+  hasSlot(slot: string): boolean;
+  parameters(): { name: string; shape: number[]; offset: number }[];
+  flat(slot: string, part: "all" | "matrices" | "vectors"): NativeTensor;
+  view(slot: string, name: string): NativeTensor;
+  head(slot: string): NativeTensor;
+  load(slot: string, name: string, path: string, source: object): Promise<void>;
+  forward(
+    batch: NativePackedBatch,
+    slot: string,
+    options: { keep: boolean; recompute: boolean },
+    cancel?: object,
+  ): Promise<{ hidden: NativeTensor; tape?: NativeTape }>;
+  backward(tape: NativeTape, dHidden: NativeTensor, cancel?: object): Promise<void>;
+  makeCache(pages: number, pageTokens: number): NativeCache;
+  forwardCached(
+    batch: NativeCachedBatch,
+    slot: string,
+    cache: NativeCache,
+    cancel?: object,
+  ): Promise<NativeTensor>;
+  dispose(): void;
+}
+
 export interface TensorSchema {
   name: string;
   dtypes: DType[];
@@ -65,6 +113,7 @@ export interface BuildInfo {
 
 export interface Addon {
   DeviceHandle: new (name: string) => NativeDevice;
+  ModelHandle: new (device: NativeDevice, config: object, parameters: object[]) => NativeModel;
   newCancelFlag(): object;
   cancel(flag: object): void;
   schemas(): OpSchema[];

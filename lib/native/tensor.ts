@@ -80,14 +80,18 @@ export class Tensor {
     return this.#native;
   }
 
-  /** Copies the elements to the host; bf16 is widened to float32. */
-  async read(): Promise<Float32Array | Int32Array | Uint8Array> {
-    let buffer: ArrayBuffer;
+  /** Copies the elements to the host as they are stored. */
+  async readBytes(): Promise<ArrayBuffer> {
     try {
-      buffer = await this.native.read(this.device.native);
+      return await this.native.read(this.device.native);
     } catch (error) {
       throw asSdpoError(error);
     }
+  }
+
+  /** Copies the elements to the host; bf16 is widened to float32. */
+  async read(): Promise<Float32Array | Int32Array | Uint8Array> {
+    const buffer = await this.readBytes();
     if (this.dtype === "i32") return new Int32Array(buffer);
     if (this.dtype === "u8") return new Uint8Array(buffer);
     return this.dtype === "bf16" ? widen(new Uint16Array(buffer)) : new Float32Array(buffer);

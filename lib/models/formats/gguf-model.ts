@@ -186,7 +186,7 @@ async function applyRopeFactors(config: ModelConfig, tensor: TensorSource): Prom
   const bytes = await readTensorBytes(tensor);
   const divisors = Array.from({ length: half }, (_, i) => bytes.readFloatLE(4 * i));
   const factor = shortestFloat(Math.max(...divisors));
-  if (factor === 1) return;
+  if (divisors.every((divisor) => divisor === 1)) return;
   const plain = ropeTable(rope.full, headDim).invFreq;
   const scaled = {
     theta: rope.full.theta,
