@@ -97,6 +97,42 @@ test("decode takes typed arrays, and a byte order mark is a character", () => {
   expect(tokenizer.decode([258, 256, 259], { skipSpecial: true })).toBe("ab");
 });
 
+test("added tokens: longest first, leftmost, before and after normalizing", () => {
+  const files = tinyFiles();
+  const add = (id: number, content: string, normalized: boolean) =>
+    files.tokenizerJson.added_tokens.push({ id, content, special: false, normalized });
+  add(261, "<t><t>", false);
+  add(262, "<tt", false);
+  add(263, "caf\u00e9", true);
+  files.tokenizerJson.normalizer = { type: "NFC" };
+  const tokenizer = Tokenizer.fromFiles(files);
+  const ids = (text: string) => Array.from(tokenizer.encode(text));
+  expect(ids("<t><t><t>")).toEqual([261, 260]);
+  expect(ids("<<t>>")).toEqual(
+    [60, 260, 62].map((id) => (id === 260 ? id : ids(String.fromCharCode(id))[0]!)),
+  );
+  expect(ids("<t><tt>")).toEqual([260, 262, ...ids(">")]);
+  expect(ids("cafe\u0301<t>")).toEqual([263, 260]);
+  expect(tokenizer.decode([263, 261])).toBe("caf\u00e9<t><t>");
+});
+
+test("(?i:'s) takes a long s and (?i:'k) the Kelvin sign, as Oniguruma has it", async () => {
+  const tokenizer = await Tokenizer.load(goldenFolder("llama3"));
+  const ids = (text: string) => Array.from(tokenizer.encode(text));
+  expect(ids("'\u017fzyzzy")).toEqual([...ids("'\u017f"), tokenizer.tokenToId("zyzzy")]);
+  const files = tinyFiles();
+  const split = { type: "Split", pattern: { Regex: "(?i:k)" }, behavior: "Isolated" };
+  files.tokenizerJson.pre_tokenizer = {
+    type: "Sequence",
+    pretokenizers: [split, { type: "ByteLevel", use_regex: false }],
+  };
+  const vocab = files.tokenizerJson.model.vocab as Record<string, number>;
+  vocab["\u00aaa"] = 280;
+  files.tokenizerJson.model.merges = ["\u00aa a"];
+  const last = Array.from(Tokenizer.fromFiles(files).encode("\u212aa"));
+  expect(last.at(-1)).toBe(vocab.a);
+});
+
 describe("what the configuration says", () => {
   test("names and numbers", async () => {
     const qwen = await Tokenizer.load(`${goldenFolder("qwen")}/tokenizer.json`);
