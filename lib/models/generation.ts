@@ -144,7 +144,17 @@ export class GenerationEngine {
   #start(prompt: PromptState, rollout: number): Active {
     const stream = this.#model.hasTokenizer ? this.#model.tokenizer.stream() : undefined;
     const { request } = prompt;
-    return { request, rollout, prompt, stream, ids: [], logprobs: [], text: "", pages: [], finishReason: undefined };
+    return {
+      request,
+      rollout,
+      prompt,
+      stream,
+      ids: [],
+      logprobs: [],
+      text: "",
+      pages: [],
+      finishReason: undefined,
+    };
   }
 
   async #prefillPrompt(request: number): Promise<PromptState> {
@@ -159,7 +169,11 @@ export class GenerationEngine {
         slot: pages[Math.floor((begin + i) / PAGE_TOKENS)]! * PAGE_TOKENS + ((begin + i) % PAGE_TOKENS),
         sequence: 0,
       }));
-      const hidden = await this.#forward(rows, [filledPages(pages, end)], end === ids.length ? [rows.length - 1] : [0]);
+      const hidden = await this.#forward(
+        rows,
+        [filledPages(pages, end)],
+        end === ids.length ? [rows.length - 1] : [0],
+      );
       lastHidden?.dispose();
       lastHidden = hidden;
     }
@@ -190,7 +204,14 @@ export class GenerationEngine {
       ...filledPages(prompt.pages, prompt.ids.length),
       ...filledPages(pages, ids.length),
     ]);
-    await this.#sample(await this.#forward(rows, pages, rows.map((_, i) => i)), batch);
+    await this.#sample(
+      await this.#forward(
+        rows,
+        pages,
+        rows.map((_, i) => i),
+      ),
+      batch,
+    );
   }
 
   /** Hidden states of the wanted rows; `pages`: for each sequence (page, tokens in it). */
@@ -207,7 +228,10 @@ export class GenerationEngine {
       ids: i32(rows.map((row) => row.id)),
       positions: i32(rows.map((row) => row.position)),
       slots: i32(rows.map((row) => row.slot)),
-      rows: i32(rows.flatMap((row) => [row.sequence, row.position + 1]), [rows.length, 2]),
+      rows: i32(
+        rows.flatMap((row) => [row.sequence, row.position + 1]),
+        [rows.length, 2],
+      ),
       pageStarts: i32(starts),
       pages: i32(pages.flat(2) as number[], [starts.at(-1)!, 2]),
       wanted: i32(wanted),
@@ -238,9 +262,17 @@ export class GenerationEngine {
       ...[seed % 2 ** 32, Math.floor(seed / 2 ** 32) ^ step],
       ...[ids.length, rollout, this.#requests[request]!.task, step],
     ]);
-    using parameters = Tensor.from(device, Float32Array.from(batch.flatMap(() => [temperature, topP, minP])), [n, 3]);
+    using parameters = Tensor.from(
+      device,
+      Float32Array.from(batch.flatMap(() => [temperature, topP, minP])),
+      [n, 3],
+    );
     using topKs = Tensor.from(device, new Int32Array(n).fill(topK), [n]);
-    using keys = Tensor.from(device, Int32Array.from(counters, (x) => x | 0), [n, 6]);
+    using keys = Tensor.from(
+      device,
+      Int32Array.from(counters, (x) => x | 0),
+      [n, 6],
+    );
     using head = this.#model.head(slot);
     const { c: logits } = await run(
       device,

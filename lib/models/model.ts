@@ -23,7 +23,7 @@ import { expectedParameters } from "./formats/parameters.js";
 import { exists } from "./formats/safetensors.js";
 import { writeJson, writeSafetensorsFolder } from "./formats/safetensors-write.js";
 import { type GeneratedToken, type GenerateOptions, generateTokens, type Prompt } from "./generate.js";
-import { packSequences, type PackedSequences } from "./packing.js";
+import { type PackedSequences, packSequences } from "./packing.js";
 
 /** What a forward pass keeps for its backward pass; it can be used once. */
 export interface Tape {
@@ -40,7 +40,12 @@ export interface ForwardOptions {
   signal?: AbortSignal | undefined;
 }
 
-const TOKENIZER_FILES = ["tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "generation_config.json"];
+const TOKENIZER_FILES = [
+  "tokenizer.json",
+  "tokenizer_config.json",
+  "chat_template.jinja",
+  "generation_config.json",
+];
 
 /** A decoder with its weights on a device, its tokenizer, and generation. */
 export class Model {
@@ -69,7 +74,11 @@ export class Model {
     const parameters = [...expectedParameters(config)].map(([name, shape]) => ({ name, shape }));
     this.#native = guarded(
       () =>
-        new (addon().ModelHandle)(device.native, { ...config, ropeFull: full, ropeSliding: sliding }, parameters),
+        new (addon().ModelHandle)(
+          device.native,
+          { ...config, ropeFull: full, ropeSliding: sliding },
+          parameters,
+        ),
     );
     guarded(() => this.native.addSlot("weight", dtype));
   }
@@ -93,7 +102,10 @@ export class Model {
   }
 
   /** A model of this configuration with all weights 0, to be filled with `write`. */
-  static create(config: ModelConfig, options: { device: Device; dtype?: "f32" | "bf16"; tokenizer?: Tokenizer }): Model {
+  static create(
+    config: ModelConfig,
+    options: { device: Device; dtype?: "f32" | "bf16"; tokenizer?: Tokenizer },
+  ): Model {
     return new Model(options.device, config, "", options.dtype ?? "f32", options.tokenizer);
   }
 
@@ -129,7 +141,13 @@ export class Model {
   async #read(name: string, source: TensorSource): Promise<void> {
     const { dtype: type, offset, bytes, pairedHeadDim = 0 } = source;
     try {
-      await this.native.load("weight", name, source.file, { type, offset, bytes, pairedHeadDim, ...matrixShape(source) });
+      await this.native.load("weight", name, source.file, {
+        type,
+        offset,
+        bytes,
+        pairedHeadDim,
+        ...matrixShape(source),
+      });
     } catch (error) {
       throw asSdpoError(error);
     }
@@ -137,17 +155,26 @@ export class Model {
 
   /** A parameter of a slot ("weight", "teacher", "gradient", ...): a view of the model's memory. */
   parameter(slot: string, name: string): Tensor {
-    return new Tensor(this.device, guarded(() => this.native.view(slot, name)));
+    return new Tensor(
+      this.device,
+      guarded(() => this.native.view(slot, name)),
+    );
   }
 
   /** All parameters of a slot as one vector: "matrices" (weight decay applies to them) come before "vectors". */
   flat(slot: string, part: "all" | "matrices" | "vectors" = "all"): Tensor {
-    return new Tensor(this.device, guarded(() => this.native.flat(slot, part)));
+    return new Tensor(
+      this.device,
+      guarded(() => this.native.flat(slot, part)),
+    );
   }
 
   /** The output matrix [V, D] of a slot; the embedding where they are tied. */
   head(slot = "weight"): Tensor {
-    return new Tensor(this.device, guarded(() => this.native.head(slot)));
+    return new Tensor(
+      this.device,
+      guarded(() => this.native.head(slot)),
+    );
   }
 
   addSlot(slot: string, dtype: DType = "f32"): void {
@@ -196,12 +223,19 @@ export class Model {
   }
 
   /** Adds the gradients of all parameters but the head's to slot "gradient", from d loss / d hidden [rows, D]. */
-  async backwardHidden(tape: Tape, dHidden: Tensor, options: { signal?: AbortSignal | undefined } = {}): Promise<void> {
+  async backwardHidden(
+    tape: Tape,
+    dHidden: Tensor,
+    options: { signal?: AbortSignal | undefined } = {},
+  ): Promise<void> {
     await cancellable(options.signal, (cancel) => this.native.backward(tape.native, dHidden.native, cancel));
   }
 
   /** Next-token logits of every position: for each sequence a Float32Array [T, V]. */
-  async logits(sequences: readonly ArrayLike<number>[], options: ForwardOptions = {}): Promise<Float32Array[]> {
+  async logits(
+    sequences: readonly ArrayLike<number>[],
+    options: ForwardOptions = {},
+  ): Promise<Float32Array[]> {
     const packed = packSequences(this.#checkIds(sequences));
     const all = Int32Array.from({ length: packed.ids.length }, (_, i) => i);
     const { hidden } = await this.forward(packed, all, { ...options, keep: false });
@@ -209,7 +243,12 @@ export class Model {
     for (const rows of packed.rows) {
       const index = Tensor.from(this.device, rows, [rows.length]);
       const { y } = await run(this.device, "gather_rows", { x: hidden, index });
-      const { c } = await run(this.device, "matmul", { a: y, b: this.head(options.slot) }, { transposeB: true });
+      const { c } = await run(
+        this.device,
+        "matmul",
+        { a: y, b: this.head(options.slot) },
+        { transposeB: true },
+      );
       out.push(await c.readFloats());
       for (const tensor of [index, y, c]) tensor.dispose();
     }
@@ -230,10 +269,16 @@ export class Model {
     const rows = Int32Array.from(packed.rows.flatMap((r) => [...r.subarray(0, -1)]));
     const targets = Int32Array.from(ids.flatMap((sequence) => [...sequence.subarray(1)]));
     if (targets.length === 0) {
-      throw new SdpoError("ERR_SDPO_ARGUMENT", "backward: no sequence has two tokens, so there is nothing to predict");
+      throw new SdpoError(
+        "ERR_SDPO_ARGUMENT",
+        "backward: no sequence has two tokens, so there is nothing to predict",
+      );
     }
     this.zeroGradient();
-    const { hidden, tape } = await this.forward(packed, rows, { keep: true, recompute: options.recompute ?? false });
+    const { hidden, tape } = await this.forward(packed, rows, {
+      keep: true,
+      recompute: options.recompute ?? false,
+    });
     const n = targets.length;
     const inputs = {
       hidden,
@@ -247,7 +292,8 @@ export class Model {
     await this.backwardHidden(tape!, dHidden);
     const loss = (await tokenLoss.readFloats()).reduce((sum, x) => sum + x / n, 0);
     const gradients = new Map<string, Float32Array>();
-    for (const { name } of this.parameters) gradients.set(name, await this.parameter("gradient", name).readFloats());
+    for (const { name } of this.parameters)
+      gradients.set(name, await this.parameter("gradient", name).readFloats());
     for (const tensor of [tokenLoss, dHidden, ...Object.values(inputs)]) tensor.dispose();
     return { loss, gradients };
   }
@@ -305,7 +351,10 @@ export class Model {
 
   #checkIds(sequences: readonly ArrayLike<number>[]): Int32Array[] {
     if (!Array.isArray(sequences) || sequences.length === 0) {
-      throw new SdpoError("ERR_SDPO_ARGUMENT", `sequences: expected a list of token id lists, got ${show(sequences)}`);
+      throw new SdpoError(
+        "ERR_SDPO_ARGUMENT",
+        `sequences: expected a list of token id lists, got ${show(sequences)}`,
+      );
     }
     return sequences.map((sequence, i) => checkTokenIds(sequence, this.config.vocabSize, `sequences[${i}]`));
   }
@@ -329,7 +378,10 @@ export function checkTokenIds(ids: ArrayLike<number>, vocabSize: number, what: s
   for (let i = 0; i < ids.length; i++) {
     const id = ids[i]!;
     if (!Number.isInteger(id) || id < 0 || id >= vocabSize) {
-      throw new SdpoError("ERR_SDPO_ARGUMENT", `${what}[${i}]: token id ${show(id)} is not in [0, ${vocabSize})`);
+      throw new SdpoError(
+        "ERR_SDPO_ARGUMENT",
+        `${what}[${i}]: token id ${show(id)} is not in [0, ${vocabSize})`,
+      );
     }
   }
   return Int32Array.from(ids);

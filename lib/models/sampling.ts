@@ -43,14 +43,20 @@ function inRange(name: string, value: unknown, { low, high, integer, fallback }:
   const whole = integer ? Number.isSafeInteger(value) : typeof value === "number";
   if (whole && (value as number) >= low && (value as number) <= high) return value as number;
   const kind = integer ? "an integer" : "a number";
-  throw new SdpoError("ERR_SDPO_ARGUMENT", `${name}: expected ${kind} from ${low} to ${high}, got ${show(value)}`);
+  throw new SdpoError(
+    "ERR_SDPO_ARGUMENT",
+    `${name}: expected ${kind} from ${low} to ${high}, got ${show(value)}`,
+  );
 }
 
 /** Fills in defaults. Throws ERR_SDPO_ARGUMENT naming the option, what is expected and what was given. */
 export function checkSampling(options: SamplingOptions): SamplingSettings {
   const stop = options.stop ?? [];
   if (!Array.isArray(stop) || stop.some((text) => typeof text !== "string" || text === "")) {
-    throw new SdpoError("ERR_SDPO_ARGUMENT", `stop: expected a list of texts that are not empty, got ${show(stop)}`);
+    throw new SdpoError(
+      "ERR_SDPO_ARGUMENT",
+      `stop: expected a list of texts that are not empty, got ${show(stop)}`,
+    );
   }
   const number = (name: keyof typeof RANGES) => inRange(name, options[name], RANGES[name]);
   return {
