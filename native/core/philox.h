@@ -19,7 +19,7 @@ inline PhiloxWords philox(PhiloxWords counter, uint32_t key0, uint32_t key1) {
   return counter;
 }
 
-// Uniform in (0, 1): 24 bits, never 0 or 1.
-inline float philox_uniform(uint32_t word) { return (float(word >> 8) + 0.5f) * (1.0f / 16777216.0f); }
+// Uniform in (0, 1): 32 bits, never 0 or 1.
+inline double philox_uniform(uint32_t word) { return (double(word) + 0.5) * (1.0 / 4294967296.0); }
 
 }  // namespace sdpo
