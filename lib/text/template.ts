@@ -12,11 +12,14 @@ import { parseJinja, renderJinja } from "./jinja.js";
 import type { JinjaNode } from "./libraries.js";
 import { escapeRegExp } from "./spec.js";
 
-/** A message of a conversation. Templates may read further fields (tool_calls, reasoning_content, name, ...). */
+/** A message of a conversation. Templates may read further fields; whatever a message holds is passed on. */
 export interface ChatMessage {
-  role: string;
-  content?: string | null | readonly unknown[];
-  [field: string]: unknown;
+  readonly role: string;
+  readonly content?: string | null | readonly unknown[];
+  readonly name?: string;
+  readonly reasoning_content?: string;
+  readonly tool_calls?: readonly unknown[];
+  readonly tool_call_id?: string;
 }
 
 /** Text as the template and its inputs wrote it, or the content of a special token that the template wrote. */
@@ -33,10 +36,11 @@ export class ChatTemplate {
   readonly #specials: readonly string[];
   readonly #special: RegExp | undefined;
   readonly #variables: Record<string, string>;
-  readonly #program: JinjaNode;
+  /** With marks from FIRST_PRIVATE. Parsed at first use, so that a model whose template cannot be read still loads. */
+  #program: JinjaNode | undefined;
   #probed = false;
 
-  /** `variables` are the template's own (bos_token, ...); they may hold special tokens. Throws where the syntax is wrong. */
+  /** `variables` are the template's own (bos_token, ...); they may hold special tokens. */
   constructor(source: string, specials: readonly string[], variables: Record<string, string>, where: string) {
     this.#source = source;
     this.#where = where;
@@ -44,10 +48,12 @@ export class ChatTemplate {
     const pattern = this.#specials.map(escapeRegExp).join("|");
     this.#special = specials.length > 0 ? new RegExp(pattern, "g") : undefined;
     this.#variables = variables;
-    this.#program = parseJinja(source, where, (text) => this.#mark(text, FIRST_PRIVATE));
   }
 
-  /** Renders `inputs` (messages, tools and other variables): JSON values, of which none can write a special token. */
+  /**
+   * Renders `inputs` (messages, tools and other variables): JSON values, of which none can write a special token.
+   * Throws ERR_SDPO_TEXT where the template's syntax is wrong, it refuses the inputs, or it exceeds a limit.
+   */
   render(inputs: Record<string, unknown>): ChatPart[] {
     this.#probe();
     return this.#render(inputs);
@@ -56,13 +62,11 @@ export class ChatTemplate {
   #render(inputs: Record<string, unknown>): ChatPart[] {
     const clean = cleanInput(inputs, "the template's inputs", 0) as Record<string, unknown>;
     const base = this.#freeBase(JSON.stringify(clean) + this.#source);
-    const program =
-      base === FIRST_PRIVATE
-        ? this.#program
-        : parseJinja(this.#source, this.#where, (text) => this.#mark(text, base));
-    const own = Object.fromEntries(
-      Object.entries(this.#variables).map(([k, text]) => [k, this.#mark(text, base)]),
-    );
+    const mark = (text: string) => this.#mark(text, base);
+    const usual = base === FIRST_PRIVATE;
+    const program = (usual ? this.#program : undefined) ?? parseJinja(this.#source, this.#where, mark);
+    if (usual) this.#program = program;
+    const own = Object.fromEntries(Object.entries(this.#variables).map(([name, text]) => [name, mark(text)]));
     const text = renderJinja(program, { ...own, ...clean }, this.#where);
     const marks = new RegExp(`(${privateRange(base, this.#specials.length)})`, "u");
     return text

@@ -106,7 +106,7 @@ function split(regex: string, behavior: string) {
 test.each(FILES)("%s (%#)", async (path, value, code, message) => {
   const files: TinyFiles = tinyFiles();
   set(files, path, value);
-  const error = await refusal(() => Tokenizer.fromFiles(files));
+  const error = await refusal(() => Tokenizer.fromFiles(files).chat(messages));
   expect(error.code).toBe(code);
   expect(error.message).toMatch(message);
 });
