@@ -171,6 +171,20 @@ export function guarded<T>(body: () => T): T {
   }
 }
 
+const cancelFlags = new WeakMap<AbortSignal, object>();
+
+/** The native flag that a signal sets; one listener for each signal, however many jobs it may end. */
+function cancelFlagOf(signal: AbortSignal): object {
+  let flag = cancelFlags.get(signal);
+  if (!flag) {
+    const fresh = addon().newCancelFlag();
+    signal.addEventListener("abort", () => addon().cancel(fresh), { once: true });
+    cancelFlags.set(signal, fresh);
+    flag = fresh;
+  }
+  return flag;
+}
+
 /**
  * Awaits a job of the addon that honours an AbortSignal between ops.
  * Rejects with ERR_SDPO_ABORTED, its cause the signal's reason, once the signal has fired.
@@ -180,17 +194,12 @@ export async function cancellable<T>(
   start: (cancel: object | undefined) => Promise<T>,
 ): Promise<T> {
   if (signal?.aborted) throw abortedError(signal);
-  const flag = signal ? addon().newCancelFlag() : undefined;
-  const onAbort = () => flag && addon().cancel(flag);
-  signal?.addEventListener("abort", onAbort, { once: true });
   try {
-    return await start(flag);
+    return await start(signal && cancelFlagOf(signal));
   } catch (error) {
     if (signal?.aborted && (error as { code?: string }).code === "ERR_SDPO_ABORTED")
       throw abortedError(signal);
     throw asSdpoError(error);
-  } finally {
-    signal?.removeEventListener("abort", onAbort);
   }
 }
 
