@@ -2,88 +2,27 @@
 import type { Tensor } from "./tensor.js";
 
 export type OpName =
-  | "adamw"
-  | "add"
-  | "bias_add"
-  | "bias_bwd"
-  | "embed_bwd"
-  | "embed_fwd"
-  | "gather_rows"
-  | "grad_norm"
-  | "lerp"
-  | "matmul"
-  | "philox"
-  | "rmsnorm_bwd"
-  | "rmsnorm_fwd"
-  | "rope"
-  | "sample"
-  | "scale"
-  | "scatter_rows"
-  | "swiglu_bwd"
-  | "swiglu_fwd";
+  | "distill_loss"
+  | "matmul";
 
 export interface OpInputs {
-  adamw: {
-    /** f32 | bf16 [*N] */
-    parameter: Tensor;
-    /** f32 [*N] */
-    gradient: Tensor;
-    /** f32 | bf16 [*N] */
-    firstMoment: Tensor;
-    /** f32 | bf16 [*N] */
-    secondMoment: Tensor;
-    /** f32 [*N] */
-    master?: Tensor;
-    /** f32 | bf16 [*N] */
-    ema?: Tensor;
-  };
-  add: {
-    /** f32 [*N] */
-    x: Tensor;
-    /** f32 [*N] */
-    y: Tensor;
-  };
-  bias_add: {
-    /** f32 [T, N] */
-    x: Tensor;
-    /** f32 | bf16 [N] */
-    bias: Tensor;
-  };
-  bias_bwd: {
-    /** f32 [T, N] */
-    dy: Tensor;
-    /** f32 [N] */
-    dbias: Tensor;
-  };
-  embed_bwd: {
-    /** i32 [T] */
-    ids: Tensor;
-    /** f32 [T, D] */
-    dx: Tensor;
-    /** f32 [V, D] */
-    dtable: Tensor;
-  };
-  embed_fwd: {
-    /** i32 [T] */
-    ids: Tensor;
-    /** f32 | bf16 [V, D] */
-    table: Tensor;
-  };
-  gather_rows: {
-    /** f32 [T, D] */
-    x: Tensor;
+  distill_loss: {
+    /** f32 | bf16 [N, V] */
+    studentLogits: Tensor;
+    /** f32 | bf16 [N, V] */
+    teacherLogits: Tensor;
+    /** f32 | bf16 [N, V] */
+    initialTeacherLogits?: Tensor;
     /** i32 [N] */
-    index: Tensor;
-  };
-  grad_norm: {
-    /** f32 [*N] */
-    gradient: Tensor;
-  };
-  lerp: {
-    /** f32 | bf16 [*N] */
-    x: Tensor;
-    /** f32 | bf16 [*N] */
-    y: Tensor;
+    tokenIds: Tensor;
+    /** f32 [N] */
+    weights: Tensor;
+    /** f32 [N] */
+    coefficients: Tensor;
+    /** f32 [N] */
+    oldLogprobs?: Tensor;
+    /** f32 [N] */
+    advantages?: Tensor;
   };
   matmul: {
     /** f32 | bf16 [A0, A1] */
@@ -93,105 +32,30 @@ export interface OpInputs {
     /** f32 [M, N] */
     c?: Tensor;
   };
-  philox: {
-    /** i32 [N, 6] */
-    counters: Tensor;
-  };
-  rmsnorm_bwd: {
-    /** f32 [T, D] */
-    x: Tensor;
-    /** f32 | bf16 [D] */
-    weight: Tensor;
-    /** f32 [T] */
-    rstd: Tensor;
-    /** f32 [T, D] */
-    dy: Tensor;
-    /** f32 [T, D] */
-    dx?: Tensor;
-    /** f32 [D] */
-    dweight?: Tensor;
-  };
-  rmsnorm_fwd: {
-    /** f32 [T, D] */
-    x: Tensor;
-    /** f32 | bf16 [D] */
-    weight: Tensor;
-  };
-  rope: {
-    /** f32 [T, H, E] */
-    x: Tensor;
-    /** i32 [T] */
-    positions: Tensor;
-    /** f32 [F] */
-    invFreq: Tensor;
-  };
-  sample: {
-    /** f32 [N, V] */
-    logits: Tensor;
-    /** f32 [N, 3] */
-    parameters: Tensor;
-    /** i32 [N] */
-    topK: Tensor;
-    /** i32 [N, 6] */
-    counters: Tensor;
-  };
-  scale: {
-    /** f32 [*N] */
-    x: Tensor;
-  };
-  scatter_rows: {
-    /** f32 [N, D] */
-    dy: Tensor;
-    /** i32 [N] */
-    index: Tensor;
-    /** f32 [T, D] */
-    dx: Tensor;
-  };
-  swiglu_bwd: {
-    /** f32 [T, I] */
-    gate: Tensor;
-    /** f32 [T, I] */
-    up: Tensor;
-    /** f32 [T, I] */
-    dy: Tensor;
-  };
-  swiglu_fwd: {
-    /** f32 [T, I] */
-    gate: Tensor;
-    /** f32 [T, I] */
-    up: Tensor;
-  };
 }
 
 export interface OpAttributes {
-  adamw: {
+  distill_loss: {
+    /** default "logit" */
+    credit?: "logit" | "token" | "sequence";
+    /** default 0.5 */
+    alpha?: number;
     /** default null */
-    learningRate?: number;
-    /** default 0.9 */
-    beta1?: number;
-    /** default 0.999 */
-    beta2?: number;
-    /** default 1e-8 */
-    epsilon?: number;
-    /** default 0.01 */
-    weightDecay?: number;
-    /** default 0 */
-    step?: number;
+    topK?: number | null;
+    /** default true */
+    tail?: boolean;
+    /** default null */
+    isClip?: number | null;
+    /** default null */
+    advantageClip?: number | null;
+    /** default null */
+    teacherRate?: number | null;
     /** default 1 */
-    gradientScale?: number;
-    /** default null */
-    emaRate?: number | null;
-  };
-  add: { [name: string]: never };
-  bias_add: { [name: string]: never };
-  bias_bwd: { [name: string]: never };
-  embed_bwd: { [name: string]: never };
-  embed_fwd: { [name: string]: never };
-  gather_rows: { [name: string]: never };
-  grad_norm: { [name: string]: never };
-  lerp: {
-    /** default 0 */
-    rate?: number;
+    temperature?: number;
+    /** default true */
+    gradient?: boolean;
+    /** default false */
+    inPlace?: boolean;
   };
   matmul: {
     /** default false */
@@ -201,119 +65,35 @@ export interface OpAttributes {
     /** default false */
     rowInvariant?: boolean;
   };
-  philox: { [name: string]: never };
-  rmsnorm_bwd: { [name: string]: never };
-  rmsnorm_fwd: {
-    /** default 0.000001 */
-    eps?: number;
-  };
-  rope: {
-    /** default 1 */
-    attentionFactor?: number;
-    /** default false */
-    inverse?: boolean;
-  };
-  sample: { [name: string]: never };
-  scale: {
-    /** default 1 */
-    factor?: number;
-  };
-  scatter_rows: { [name: string]: never };
-  swiglu_bwd: { [name: string]: never };
-  swiglu_fwd: { [name: string]: never };
 }
 
 export interface OpOutputs {
-  adamw: {
-    /** the input's dtype [*N] */
-    parameter: Tensor;
-    /** the input's dtype [*N] */
-    firstMoment: Tensor;
-    /** the input's dtype [*N] */
-    secondMoment: Tensor;
-    /** f32 [*N] */
-    master?: Tensor;
-    /** the input's dtype [*N] */
-    ema?: Tensor;
-  };
-  add: {
-    /** f32 [*N] */
-    x: Tensor;
-  };
-  bias_add: {
-    /** f32 [T, N] */
-    x: Tensor;
-  };
-  bias_bwd: {
+  distill_loss: {
     /** f32 [N] */
-    dbias: Tensor;
-  };
-  embed_bwd: {
-    /** f32 [V, D] */
-    dtable: Tensor;
-  };
-  embed_fwd: {
-    /** f32 [T, D] */
-    x: Tensor;
-  };
-  gather_rows: {
-    /** f32 [N, D] */
-    y: Tensor;
-  };
-  grad_norm: {
-    /** f32 [2] */
-    norm: Tensor;
-  };
-  lerp: {
-    /** the input's dtype [*N] */
-    x: Tensor;
+    tokenLoss: Tensor;
+    /** f32 [N] */
+    studentLogprobs: Tensor;
+    /** f32 [N] */
+    teacherLogprobs: Tensor;
+    /** f32 [N] */
+    studentLse: Tensor;
+    /** f32 [N] */
+    teacherLse: Tensor;
+    /** f32 [N] */
+    entropy: Tensor;
+    /** f32 [N] */
+    kl: Tensor;
+    /** f32 [N] */
+    ratio: Tensor;
+    /** f32 [N] */
+    studentTopkMass: Tensor;
+    /** f32 [N] */
+    teacherTopkMass: Tensor;
+    /** the input's dtype [N, V] */
+    dlogits?: Tensor;
   };
   matmul: {
     /** f32 [M, N] */
     c: Tensor;
-  };
-  philox: {
-    /** i32 [N, 4] */
-    words: Tensor;
-  };
-  rmsnorm_bwd: {
-    /** f32 [T, D] */
-    dx: Tensor;
-    /** f32 [D] */
-    dweight: Tensor;
-  };
-  rmsnorm_fwd: {
-    /** f32 [T, D] */
-    y: Tensor;
-    /** f32 [T] */
-    rstd: Tensor;
-  };
-  rope: {
-    /** f32 [T, H, E] */
-    x: Tensor;
-  };
-  sample: {
-    /** i32 [N] */
-    ids: Tensor;
-    /** f32 [N] */
-    logprobs: Tensor;
-  };
-  scale: {
-    /** f32 [*N] */
-    x: Tensor;
-  };
-  scatter_rows: {
-    /** f32 [T, D] */
-    dx: Tensor;
-  };
-  swiglu_bwd: {
-    /** f32 [T, I] */
-    dgate: Tensor;
-    /** f32 [T, I] */
-    dup: Tensor;
-  };
-  swiglu_fwd: {
-    /** f32 [T, I] */
-    y: Tensor;
   };
 }

@@ -63,8 +63,10 @@ class Call {
   double number(int i) const { return raw_.attributes[i]; }
   bool flag(int i) const { return raw_.attributes[i] != 0; }
   bool is_null(int i) const { return raw_.attributes[i] != raw_.attributes[i]; }
+  const double* attributes() const { return raw_.attributes; }
   int64_t integer(int i) const { return int64_t(raw_.attributes[i]); }
   void* scratch() const { return raw_.scratch; }
+  uint64_t scratch_bytes() const { return raw_.scratch_bytes; }
 
  private:
   const sdpo_op_call& raw_;
@@ -88,6 +90,10 @@ class OpSchema {
   OpSchema& derive(std::function<void(Dims&, const double*)> sizes);    // sizes that follow from others
   OpSchema& scratch(std::function<uint64_t(const Dims&, const double*)> bytes);
   OpSchema& check(std::function<void(const Dims&, const double*)> extra);  // throws Error
+  OpSchema& with(void (*shared)(OpSchema&)) {  // what several ops declare alike
+    shared(*this);
+    return *this;
+  }
   template <void (*kernel)(const Call&)>
   OpSchema& cpu() {
     return add_cpu([](const sdpo_op_call& raw) { kernel(Call(raw)); });
