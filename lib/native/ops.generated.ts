@@ -2,10 +2,42 @@
 import type { Tensor } from "./tensor.js";
 
 export type OpName =
+  | "add"
+  | "bias_add"
+  | "bias_bwd"
   | "distill_loss"
-  | "matmul";
+  | "embed_bwd"
+  | "embed_fwd"
+  | "gather_rows"
+  | "lerp"
+  | "matmul"
+  | "rmsnorm_bwd"
+  | "rmsnorm_fwd"
+  | "rope"
+  | "scale"
+  | "scatter_rows"
+  | "swiglu_bwd"
+  | "swiglu_fwd";
 
 export interface OpInputs {
+  add: {
+    /** f32 [*N] */
+    x: Tensor;
+    /** f32 [*N] */
+    y: Tensor;
+  };
+  bias_add: {
+    /** f32 [T, N] */
+    x: Tensor;
+    /** f32 | bf16 [N] */
+    bias: Tensor;
+  };
+  bias_bwd: {
+    /** f32 [T, N] */
+    dy: Tensor;
+    /** f32 [N] */
+    dbias: Tensor;
+  };
   distill_loss: {
     /** f32 | bf16 [N, V] */
     studentLogits: Tensor;
@@ -24,6 +56,32 @@ export interface OpInputs {
     /** f32 [N] */
     advantages?: Tensor;
   };
+  embed_bwd: {
+    /** i32 [T] */
+    ids: Tensor;
+    /** f32 [T, D] */
+    dx: Tensor;
+    /** f32 [V, D] */
+    dtable: Tensor;
+  };
+  embed_fwd: {
+    /** i32 [T] */
+    ids: Tensor;
+    /** f32 | bf16 [V, D] */
+    table: Tensor;
+  };
+  gather_rows: {
+    /** f32 [T, D] */
+    x: Tensor;
+    /** i32 [N] */
+    index: Tensor;
+  };
+  lerp: {
+    /** f32 | bf16 [*N] */
+    x: Tensor;
+    /** f32 | bf16 [*N] */
+    y: Tensor;
+  };
   matmul: {
     /** f32 | bf16 [A0, A1] */
     a: Tensor;
@@ -32,9 +90,66 @@ export interface OpInputs {
     /** f32 [M, N] */
     c?: Tensor;
   };
+  rmsnorm_bwd: {
+    /** f32 [T, D] */
+    x: Tensor;
+    /** f32 | bf16 [D] */
+    weight: Tensor;
+    /** f32 [T] */
+    rstd: Tensor;
+    /** f32 [T, D] */
+    dy: Tensor;
+    /** f32 [T, D] */
+    dx?: Tensor;
+    /** f32 [D] */
+    dweight?: Tensor;
+  };
+  rmsnorm_fwd: {
+    /** f32 [T, D] */
+    x: Tensor;
+    /** f32 | bf16 [D] */
+    weight: Tensor;
+  };
+  rope: {
+    /** f32 [T, H, E] */
+    x: Tensor;
+    /** i32 [T] */
+    positions: Tensor;
+    /** f32 [F] */
+    invFreq: Tensor;
+  };
+  scale: {
+    /** f32 [*N] */
+    x: Tensor;
+  };
+  scatter_rows: {
+    /** f32 [N, D] */
+    dy: Tensor;
+    /** i32 [N] */
+    index: Tensor;
+    /** f32 [T, D] */
+    dx: Tensor;
+  };
+  swiglu_bwd: {
+    /** f32 [T, I] */
+    gate: Tensor;
+    /** f32 [T, I] */
+    up: Tensor;
+    /** f32 [T, I] */
+    dy: Tensor;
+  };
+  swiglu_fwd: {
+    /** f32 [T, I] */
+    gate: Tensor;
+    /** f32 [T, I] */
+    up: Tensor;
+  };
 }
 
 export interface OpAttributes {
+  add: { [name: string]: never };
+  bias_add: { [name: string]: never };
+  bias_bwd: { [name: string]: never };
   distill_loss: {
     /** default "logit" */
     credit?: "logit" | "token" | "sequence";
@@ -57,6 +172,13 @@ export interface OpAttributes {
     /** default false */
     inPlace?: boolean;
   };
+  embed_bwd: { [name: string]: never };
+  embed_fwd: { [name: string]: never };
+  gather_rows: { [name: string]: never };
+  lerp: {
+    /** default 0 */
+    rate?: number;
+  };
   matmul: {
     /** default false */
     transposeA?: boolean;
@@ -65,9 +187,39 @@ export interface OpAttributes {
     /** default false */
     rowInvariant?: boolean;
   };
+  rmsnorm_bwd: { [name: string]: never };
+  rmsnorm_fwd: {
+    /** default 0.000001 */
+    eps?: number;
+  };
+  rope: {
+    /** default 1 */
+    attentionFactor?: number;
+    /** default false */
+    inverse?: boolean;
+  };
+  scale: {
+    /** default 1 */
+    factor?: number;
+  };
+  scatter_rows: { [name: string]: never };
+  swiglu_bwd: { [name: string]: never };
+  swiglu_fwd: { [name: string]: never };
 }
 
 export interface OpOutputs {
+  add: {
+    /** f32 [*N] */
+    x: Tensor;
+  };
+  bias_add: {
+    /** f32 [T, N] */
+    x: Tensor;
+  };
+  bias_bwd: {
+    /** f32 [N] */
+    dbias: Tensor;
+  };
   distill_loss: {
     /** f32 [N] */
     tokenLoss: Tensor;
@@ -92,8 +244,58 @@ export interface OpOutputs {
     /** the input's dtype [N, V] */
     dlogits?: Tensor;
   };
+  embed_bwd: {
+    /** f32 [V, D] */
+    dtable: Tensor;
+  };
+  embed_fwd: {
+    /** f32 [T, D] */
+    x: Tensor;
+  };
+  gather_rows: {
+    /** f32 [N, D] */
+    y: Tensor;
+  };
+  lerp: {
+    /** the input's dtype [*N] */
+    x: Tensor;
+  };
   matmul: {
     /** f32 [M, N] */
     c: Tensor;
+  };
+  rmsnorm_bwd: {
+    /** f32 [T, D] */
+    dx: Tensor;
+    /** f32 [D] */
+    dweight: Tensor;
+  };
+  rmsnorm_fwd: {
+    /** f32 [T, D] */
+    y: Tensor;
+    /** f32 [T] */
+    rstd: Tensor;
+  };
+  rope: {
+    /** f32 [T, H, E] */
+    x: Tensor;
+  };
+  scale: {
+    /** f32 [*N] */
+    x: Tensor;
+  };
+  scatter_rows: {
+    /** f32 [T, D] */
+    dx: Tensor;
+  };
+  swiglu_bwd: {
+    /** f32 [T, I] */
+    dgate: Tensor;
+    /** f32 [T, I] */
+    dup: Tensor;
+  };
+  swiglu_fwd: {
+    /** f32 [T, I] */
+    y: Tensor;
   };
 }
