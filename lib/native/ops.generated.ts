@@ -2,6 +2,7 @@
 import type { Tensor } from "./tensor.js";
 
 export type OpName =
+  | "adamw"
   | "add"
   | "bias_add"
   | "bias_bwd"
@@ -9,17 +10,34 @@ export type OpName =
   | "embed_bwd"
   | "embed_fwd"
   | "gather_rows"
+  | "grad_norm"
   | "lerp"
   | "matmul"
+  | "philox"
   | "rmsnorm_bwd"
   | "rmsnorm_fwd"
   | "rope"
+  | "sample"
   | "scale"
   | "scatter_rows"
   | "swiglu_bwd"
   | "swiglu_fwd";
 
 export interface OpInputs {
+  adamw: {
+    /** f32 | bf16 [*N] */
+    parameter: Tensor;
+    /** f32 [*N] */
+    gradient: Tensor;
+    /** f32 | bf16 [*N] */
+    firstMoment: Tensor;
+    /** f32 | bf16 [*N] */
+    secondMoment: Tensor;
+    /** f32 [*N] */
+    master?: Tensor;
+    /** f32 | bf16 [*N] */
+    ema?: Tensor;
+  };
   add: {
     /** f32 [*N] */
     x: Tensor;
@@ -76,6 +94,10 @@ export interface OpInputs {
     /** i32 [N] */
     index: Tensor;
   };
+  grad_norm: {
+    /** f32 [*N] */
+    gradient: Tensor;
+  };
   lerp: {
     /** f32 | bf16 [*N] */
     x: Tensor;
@@ -89,6 +111,10 @@ export interface OpInputs {
     b: Tensor;
     /** f32 [M, N] */
     c?: Tensor;
+  };
+  philox: {
+    /** i32 [N, 6] */
+    counters: Tensor;
   };
   rmsnorm_bwd: {
     /** f32 [T, D] */
@@ -117,6 +143,16 @@ export interface OpInputs {
     positions: Tensor;
     /** f32 [F] */
     invFreq: Tensor;
+  };
+  sample: {
+    /** f32 [N, V] */
+    logits: Tensor;
+    /** f32 [N, 3] */
+    parameters: Tensor;
+    /** i32 [N] */
+    topK: Tensor;
+    /** i32 [N, 6] */
+    counters: Tensor;
   };
   scale: {
     /** f32 [*N] */
@@ -147,6 +183,24 @@ export interface OpInputs {
 }
 
 export interface OpAttributes {
+  adamw: {
+    /** default null */
+    learningRate?: number;
+    /** default 0.9 */
+    beta1?: number;
+    /** default 0.999 */
+    beta2?: number;
+    /** default 1e-8 */
+    epsilon?: number;
+    /** default 0.01 */
+    weightDecay?: number;
+    /** default 0 */
+    step?: number;
+    /** default 1 */
+    gradientScale?: number;
+    /** default null */
+    emaRate?: number | null;
+  };
   add: { [name: string]: never };
   bias_add: { [name: string]: never };
   bias_bwd: { [name: string]: never };
@@ -175,6 +229,7 @@ export interface OpAttributes {
   embed_bwd: { [name: string]: never };
   embed_fwd: { [name: string]: never };
   gather_rows: { [name: string]: never };
+  grad_norm: { [name: string]: never };
   lerp: {
     /** default 0 */
     rate?: number;
@@ -187,6 +242,7 @@ export interface OpAttributes {
     /** default false */
     rowInvariant?: boolean;
   };
+  philox: { [name: string]: never };
   rmsnorm_bwd: { [name: string]: never };
   rmsnorm_fwd: {
     /** default 0.000001 */
@@ -198,6 +254,7 @@ export interface OpAttributes {
     /** default false */
     inverse?: boolean;
   };
+  sample: { [name: string]: never };
   scale: {
     /** default 1 */
     factor?: number;
@@ -208,6 +265,18 @@ export interface OpAttributes {
 }
 
 export interface OpOutputs {
+  adamw: {
+    /** the input's dtype [*N] */
+    parameter: Tensor;
+    /** the input's dtype [*N] */
+    firstMoment: Tensor;
+    /** the input's dtype [*N] */
+    secondMoment: Tensor;
+    /** f32 [*N] */
+    master?: Tensor;
+    /** the input's dtype [*N] */
+    ema?: Tensor;
+  };
   add: {
     /** f32 [*N] */
     x: Tensor;
@@ -256,6 +325,10 @@ export interface OpOutputs {
     /** f32 [N, D] */
     y: Tensor;
   };
+  grad_norm: {
+    /** f32 [2] */
+    norm: Tensor;
+  };
   lerp: {
     /** the input's dtype [*N] */
     x: Tensor;
@@ -263,6 +336,10 @@ export interface OpOutputs {
   matmul: {
     /** f32 [M, N] */
     c: Tensor;
+  };
+  philox: {
+    /** i32 [N, 4] */
+    words: Tensor;
   };
   rmsnorm_bwd: {
     /** f32 [T, D] */
@@ -279,6 +356,12 @@ export interface OpOutputs {
   rope: {
     /** f32 [T, H, E] */
     x: Tensor;
+  };
+  sample: {
+    /** i32 [N] */
+    ids: Tensor;
+    /** f32 [N] */
+    logprobs: Tensor;
   };
   scale: {
     /** f32 [*N] */
