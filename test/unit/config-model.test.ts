@@ -25,7 +25,7 @@ describe.each(names)("%s", (name) => {
     );
     expect(elements.reduce((a, b) => a + b)).toBe(manifest.models[name].parameters);
     const model = await readModel(join(golden, name));
-    expect(model.config).toEqual({ ...config, eosTokenIds: [2] });
+    expect(model.config).toEqual(config);
     expect([...model.parameters.keys()]).toEqual([...expectedParameters(config).keys()]);
   });
 
@@ -138,6 +138,21 @@ describe("the two styles and the defaults", () => {
       eosTokenIds: [5, 6],
       bosTokenId: null,
     });
+  });
+
+  test("biases by architecture", () => {
+    const all = { attention_bias: true, mlp_bias: true };
+    const biased = (name: string) =>
+      [...expectedParameters(parse(name, all)).keys()]
+        .filter((parameter) => parameter.startsWith("model.layers.0.") && parameter.endsWith(".bias"))
+        .map((parameter) => parameter.split(".").at(-2));
+    const attention = ["q_proj", "k_proj", "v_proj"];
+    expect(biased("llama-untied-mha")).toEqual([...attention, "o_proj", "gate_proj", "up_proj", "down_proj"]);
+    expect(biased("qwen2-tied-bias")).toEqual(attention);
+    expect(biased("qwen3-tied")).toEqual([...attention, "o_proj"]);
+    expect(expectedParameters(parse("llama-untied-mha", all)).get("model.layers.0.mlp.up_proj.bias")).toEqual(
+      [80],
+    );
   });
 
   test("linear scaling divides frequencies; yarn's attention factor follows from its factor", () => {

@@ -235,9 +235,17 @@ describe("folders", () => {
     expect(error.code).toBe(`ERR_SDPO_${code}`);
   });
 
-  test("no config.json, a bad generation_config.json, nothing there", async () => {
+  test("end tokens of generation_config.json; a bad one, no config.json, nothing there", async () => {
     const path = await folder(shapes);
-    await writeFile(join(path, "generation_config.json"), '{"eos_token_id": "x"}');
+    const generation = join(path, "generation_config.json");
+    for (const [ids, read] of [
+      ["[4, 3]", [4, 3]],
+      ["null", []],
+    ] as const) {
+      await writeFile(generation, `{"eos_token_id": ${ids}}`);
+      expect((await readModel(path)).config.eosTokenIds).toEqual(read);
+    }
+    await writeFile(generation, '{"eos_token_id": "x"}');
     expect((await refusal(() => readModel(path))).message).toMatch(
       /generation_config.json: eos_token_id is "x"/,
     );

@@ -219,6 +219,23 @@ describe("GGUF", () => {
     }
   });
 
+  test("divisors that rise as no llama3 scaling does", async () => {
+    const bytes = llama({}, [...llamaTensors(), { name: "rope_freqs.weight", shape: [2] }]);
+    const file = join(temporary, "divisors.gguf");
+    for (const [first, second, accepted] of [
+      [1.5, 3, false],
+      [8, 1, false],
+      [0.5, 1, false],
+      [1, 1, true],
+    ] as const) {
+      bytes.writeFloatLE(first, bytes.length - 32);
+      bytes.writeFloatLE(second, bytes.length - 28);
+      await writeFile(file, bytes);
+      if (accepted) expect((await readModel(file)).config.rope.full.scaling.kind).toBe("none");
+      else expect((await refusal(() => readModel(file))).message).toMatch(/rope_freqs.weight does not hold/);
+    }
+  });
+
   test("metadata longer than the first read", async () => {
     const file = join(temporary, "long.gguf");
     const fields = [string("long", "x".repeat(5 << 20)), integer("after", 7)];

@@ -1,3 +1,4 @@
+import { spawnSync } from "node:child_process";
 import { mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { basename, join } from "node:path";
@@ -99,6 +100,12 @@ describe("safetensors", () => {
         /./,
         "ERR_SDPO_FILE",
       );
+  });
+
+  test("a named pipe, at once", async () => {
+    const pipe = join(temporary, "pipe.safetensors");
+    if (spawnSync("mkfifo", [pipe]).status !== 0) return;
+    expect((await refusal(() => readSafetensors(pipe))).message).toMatch(/is not a regular file/);
   });
 
   test("a folder, a missing file, a path with a null byte", async () => {

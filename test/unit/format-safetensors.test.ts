@@ -39,6 +39,16 @@ describe("reading what the safetensors library wrote", () => {
   });
 });
 
+test("names that differ only before an escaped quote are two names", async () => {
+  const file = join(temporary, "quotes.safetensors");
+  const names = ['p"q', 'r"q', "s\\\\", 't\\"'];
+  await writeSafetensors(
+    file,
+    names.map((name) => ({ name, dtype: "U8", shape: [1], data: Uint8Array.of(1) })),
+  );
+  expect([...(await readSafetensors(file)).tensors.keys()]).toEqual(names);
+});
+
 describe("writing", () => {
   test("comes back the same, aligned, with a header padded to 8 bytes and format pt", async () => {
     const file = join(temporary, "a.safetensors");
