@@ -114,6 +114,7 @@ export class GenerationEngine {
       }
     } finally {
       this.#current?.lastHidden.dispose();
+      this.#model.native.release(this.#cache);
     }
   }
 

@@ -231,6 +231,11 @@ export class Model {
     await cancellable(options.signal, (cancel) => this.native.backward(tape.native, dHidden.native, cancel));
   }
 
+  /** Frees what a forward pass kept, where no backward pass follows. */
+  releaseTape(tape: Tape): void {
+    this.native.release(tape.native);
+  }
+
   /** Next-token logits of every position: for each sequence a Float32Array [T, V]. */
   async logits(
     sequences: readonly ArrayLike<number>[],
@@ -286,9 +291,9 @@ export class Model {
       tokenIds: Tensor.from(this.device, targets, [n]),
       weights: Tensor.from(this.device, new Float32Array(n).fill(1), [n]),
       coefficients: Tensor.from(this.device, new Float32Array(n).fill(1 / n), [n]),
-      dHead: this.head("gradient"),
+      dhead: this.head("gradient"),
     };
-    const { tokenLoss, dHidden } = await run(this.device, "linear_cross_entropy", inputs);
+    const { tokenLoss, dhidden: dHidden } = await run(this.device, "linear_cross_entropy", inputs);
     await this.backwardHidden(tape!, dHidden);
     const loss = (await tokenLoss.readFloats()).reduce((sum, x) => sum + x / n, 0);
     const gradients = new Map<string, Float32Array>();

@@ -75,6 +75,8 @@ export interface NativeModel {
     cache: NativeCache,
     cancel?: object,
   ): Promise<NativeTensor>;
+  /** Lets go of a tape or cache at once; work in flight keeps what it needs. */
+  release(held: NativeTape | NativeCache): void;
   dispose(): void;
 }
 

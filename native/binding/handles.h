@@ -25,23 +25,35 @@ class ModelHandle : public Napi::ObjectWrap<ModelHandle> {
   Napi::Value backward(const Napi::CallbackInfo& info);
   Napi::Value make_cache(const Napi::CallbackInfo& info);
   Napi::Value forward_cached(const Napi::CallbackInfo& info);
+  Napi::Value release(const Napi::CallbackInfo& info);
   Napi::Value dispose(const Napi::CallbackInfo& info);
 
   std::shared_ptr<WorkQueue> queue_;
   std::shared_ptr<Decoder> decoder_;
 };
 
-template <class T>
-Napi::Value make_external(Napi::Env env, std::shared_ptr<T> object) {
-  auto* held = new std::shared_ptr<T>(std::move(object));
-  return Napi::External<std::shared_ptr<T>>::New(env, held,
-                                                 [](Napi::Env, std::shared_ptr<T>* p) { delete p; });
+// A native object behind an External, with its kind, so that one is never taken for another. release() lets
+// go of it at once; work in flight keeps what it needs.
+struct HeldObject {
+  const char* kind;
+  std::shared_ptr<void> object;
+};
+
+inline Napi::Value make_external(Napi::Env env, const char* kind, std::shared_ptr<void> object) {
+  auto* held = new HeldObject{kind, std::move(object)};
+  return Napi::External<HeldObject>::New(env, held, [](Napi::Env, HeldObject* h) { delete h; });
 }
 
 template <class T>
-std::shared_ptr<T> from_external(const Napi::Value& value, const char* what) {
-  if (!value.IsExternal()) throw Error("ERR_SDPO_ARGUMENT", str(what, ": expected what the model returned"));
-  return *value.As<Napi::External<std::shared_ptr<T>>>().Data();
+std::shared_ptr<T> from_external(const Napi::Value& value, const char* kind) {
+  HeldObject* held = value.IsExternal() ? value.As<Napi::External<HeldObject>>().Data() : nullptr;
+  if (!held || held->kind != kind)
+    throw Error("ERR_SDPO_ARGUMENT", str(kind, ": expected what the model returned"));
+  if (!held->object) throw Error("ERR_SDPO_DISPOSED", str(kind, ": it was released"));
+  return std::static_pointer_cast<T>(held->object);
 }
+
+extern const char* const kTape;
+extern const char* const kCache;
 
 }  // namespace sdpo

@@ -7,6 +7,10 @@
 #include "models/decoder.h"
 
 namespace sdpo {
+
+const char* const kTape = "tape";
+const char* const kCache = "cache";
+
 namespace {
 
 int64_t integer(const Napi::Object& o, const char* name) { return o.Get(name).ToNumber().Int64Value(); }
@@ -70,6 +74,7 @@ void ModelHandle::define(Napi::Env env, Napi::Object exports) {
            InstanceMethod<&ModelHandle::backward>("backward"),
            InstanceMethod<&ModelHandle::make_cache>("makeCache"),
            InstanceMethod<&ModelHandle::forward_cached>("forwardCached"),
+           InstanceMethod<&ModelHandle::release>("release"),
            InstanceMethod<&ModelHandle::dispose>("dispose")}));
 }
 
@@ -191,7 +196,7 @@ Napi::Value ModelHandle::forward(const Napi::CallbackInfo& info) {
         [hidden, tape](Napi::Env env) -> Napi::Value {
           Napi::Object out = Napi::Object::New(env);
           out.Set("hidden", TensorHandle::wrap(env, *hidden));
-          if (tape) out.Set("tape", make_external(env, tape));
+          if (tape) out.Set("tape", make_external(env, kTape, tape));
           return out;
         });
   });
@@ -200,7 +205,7 @@ Napi::Value ModelHandle::forward(const Napi::CallbackInfo& info) {
 // backward(tape, dHidden, cancel): the tape can be used once.
 Napi::Value ModelHandle::backward(const Napi::CallbackInfo& info) {
   return guarded(info.Env(), [&]() -> Napi::Value {
-    auto tape = from_external<ForwardTape>(info[0], "tape");
+    auto tape = from_external<ForwardTape>(info[0], kTape);
     const Tensor dhidden = TensorHandle::from(info[1]);
     return submit(
         info.Env(), queue_, cancel_flag(info[2]),
@@ -216,7 +221,7 @@ Napi::Value ModelHandle::backward(const Napi::CallbackInfo& info) {
 Napi::Value ModelHandle::make_cache(const Napi::CallbackInfo& info) {
   return guarded(info.Env(), [&]() -> Napi::Value {
     const int64_t pages = info[0].ToNumber().Int64Value(), tokens = info[1].ToNumber().Int64Value();
-    return make_external(info.Env(), std::make_shared<KvCache>(decoder()->make_cache(pages, tokens)));
+    return make_external(info.Env(), kCache, std::make_shared<KvCache>(decoder()->make_cache(pages, tokens)));
   });
 }
 
@@ -227,7 +232,7 @@ Napi::Value ModelHandle::forward_cached(const Napi::CallbackInfo& info) {
     const CachedBatch batch{tensor_of(b, "ids"),   tensor_of(b, "positions"),  tensor_of(b, "slots"),
                             tensor_of(b, "rows"),  tensor_of(b, "pageStarts"), tensor_of(b, "pages"),
                             tensor_of(b, "wanted")};
-    auto cache = from_external<KvCache>(info[2], "cache");
+    auto cache = from_external<KvCache>(info[2], kCache);
     auto hidden = std::make_shared<Tensor>();
     return submit(
         info.Env(), queue_, cancel_flag(info[3]),
@@ -236,6 +241,12 @@ Napi::Value ModelHandle::forward_cached(const Napi::CallbackInfo& info) {
         },
         [hidden](Napi::Env env) -> Napi::Value { return TensorHandle::wrap(env, *hidden); });
   });
+}
+
+// release(tape | cache)
+Napi::Value ModelHandle::release(const Napi::CallbackInfo& info) {
+  if (info[0].IsExternal()) info[0].As<Napi::External<HeldObject>>().Data()->object.reset();
+  return info.Env().Undefined();
 }
 
 Napi::Value ModelHandle::dispose(const Napi::CallbackInfo& info) {
