@@ -291,9 +291,9 @@ export class Model {
       tokenIds: Tensor.from(this.device, targets, [n]),
       weights: Tensor.from(this.device, new Float32Array(n).fill(1), [n]),
       coefficients: Tensor.from(this.device, new Float32Array(n).fill(1 / n), [n]),
-      dhead: this.head("gradient"),
+      dHead: this.head("gradient"),
     };
-    const { tokenLoss, dhidden: dHidden } = await run(this.device, "linear_cross_entropy", inputs);
+    const { tokenLoss, dHidden } = await run(this.device, "linear_cross_entropy", inputs);
     await this.backwardHidden(tape!, dHidden);
     const loss = (await tokenLoss.readFloats()).reduce((sum, x) => sum + x / n, 0);
     const gradients = new Map<string, Float32Array>();
