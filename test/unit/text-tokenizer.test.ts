@@ -10,7 +10,7 @@ import {
   TOKENIZERS,
   type TokenizerName,
 } from "./text-golden.js";
-import { tinyFiles } from "./text-tiny.js";
+import { byteAlphabet, tinyFiles } from "./text-tiny.js";
 
 /** A small generator of our own (xorshift), so that runs repeat. */
 function random(seed: number): (below: number) => number {
@@ -237,16 +237,24 @@ test.each([
 });
 
 test("GGUF kinds split as llama.cpp does", () => {
-  const made = new Map<string, Tokenizer>();
+  const merges = ["1 1", "11 11", "+ =", "\u0120 11", "a 1"];
   const encode = (pre: string, text: string) => {
-    if (!made.has(pre)) made.set(pre, Tokenizer.fromGguf(asGguf("smollm2", pre)));
-    return Array.from(made.get(pre)!.encode(text));
+    const metadata = asGguf("llama3", pre);
+    const tokens = byteAlphabet().concat(merges.map((merge) => merge.replace(" ", "")));
+    metadata["tokenizer.ggml.tokens"] = tokens;
+    metadata["tokenizer.ggml.token_type"] = tokens.map(() => 1);
+    metadata["tokenizer.ggml.bos_token_id"] = 0;
+    metadata["tokenizer.ggml.merges"] = merges;
+    return Array.from(Tokenizer.fromGguf(metadata).encode(text), (id) => tokens[id]!.replace("\u0120", " "));
   };
-  const alone = (pre: string, parts: string[]) => parts.flatMap((part) => encode(pre, part));
-  expect(encode("gpt-2", "x 2024")).toEqual(alone("gpt-2", ["x", " 2024"]));
-  expect(encode("smollm", "x 2024")).toEqual(alone("smollm", ["x", " ", "2", "0", "2", "4"]));
-  expect(encode("dbrx", "20245")).toEqual(alone("dbrx", ["202", "45"]));
-  expect(encode("default", "a+=2024")).toEqual(alone("default", ["a", "+=", "202", "4"]));
+  expect(encode("gpt-2", "a1111 11+=")).toEqual(["a", "1111", " 11", "+="]);
+  expect(encode("olmo", "a1111 11+=")).toEqual(["a", "1111", " 11", "+="]);
+  expect(encode("smollm", "a1111 11+=")).toEqual(["a", "1", "1", "1", "1", " ", "1", "1", "+="]);
+  expect(encode("qwen2", "a1111 11+=")).toEqual(["a", "1", "1", "1", "1", " ", "1", "1", "+="]);
+  expect(encode("dbrx", "a1111 11+=")).toEqual(["a", "11", "1", "1", " ", "11", "+="]);
+  expect(encode("llama-bpe", "a1111 11+=")).toEqual(["a", "11", "1", "1", " ", "11", "+="]);
+  expect(encode("default", "a1111 11+=")).toEqual(["a", "11", "1", "1", " ", "11", "+="]);
+  expect(encode("default", "a 11111")).toEqual(["a", " ", "11", "1", "11"]);
 });
 
 describe("truncateToTokens", () => {
