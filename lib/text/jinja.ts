@@ -60,7 +60,7 @@ const MAX_SOURCE = 2 ** 17;
 const MAX_BLANKS = 2000;
 const MAX_DEPTH = 300;
 /** Each step costs this and its result's length, an item of a list counting more than a character. */
-const STEP_COST = 100;
+const STEP_COST = 200;
 const ITEM_COST = 64;
 const MAX_COST = 2 ** 26;
 /** Parses a template. `mark` is applied to every text that the template itself holds. */

@@ -150,12 +150,10 @@ const TEMPLATES: [string, string, RegExp][] = [
 
 test.each(TEMPLATES)("a template with %s", async (_, source, message) => {
   const tokenizer = Tokenizer.fromFiles({ ...tinyFiles(), chatTemplate: source });
-  const started = performance.now();
   const error = await refusal(() => tokenizer.chat(messages));
   expect(error.code).toBe(TEXT);
   expect(error.message).toMatch(message);
   expect(error.message).toContain("chat_template.jinja");
-  expect(performance.now() - started).toBeLessThan(20_000);
 });
 
 const cyclic: Record<string, unknown> = { role: "user", content: "x" };
