@@ -23,7 +23,7 @@ struct Backward {
         kv_heads(call.in(1).shape[1]),
         width(call.in(0).shape[2]),
         wide(round_up(width, 16)),
-        segments(read_segments(call.in(3), rows)) {
+        segments(read_segments(call.in(6), rows)) {
     k = static_cast<float*>(call.scratch());
     v = k + kv_heads * rows * wide;
     dk = v + kv_heads * rows * wide;
@@ -92,9 +92,9 @@ void tree_head(const Backward& b, const std::vector<int64_t>& tree, int64_t head
     for (int64_t at = 0; at < s.length; at += kBackwardQueries) {
       const int64_t row = (s.start + at) * b.heads + head;
       queries.q = b.call.in_as<float>(0) + row * b.width;
-      queries.out = b.call.in_as<float>(4) + row * b.width;
-      queries.lse = b.call.in_as<float>(5) + row;
-      queries.dout = b.call.in_as<float>(6) + row * b.width;
+      queries.out = b.call.in_as<float>(3) + row * b.width;
+      queries.lse = b.call.in_as<float>(4) + row;
+      queries.dout = b.call.in_as<float>(5) + row * b.width;
       queries.dq = b.call.out_as<float>(0) + row * b.width;
       queries.count = std::min(kBackwardQueries, s.length - at);
       queries.position = s.position + at;
@@ -120,10 +120,10 @@ SDPO_OP(attention_bwd)
     .input("q", "f32", "T,H,E")
     .input("k", "f32", "T,K,E")
     .input("v", "f32", "T,K,E")
-    .input("segments", "i32", "S,4")
     .input("out", "f32", "T,H,E")
     .input("lse", "f32", "T,H")
     .input("dout", "f32", "T,H,E")
+    .input("segments", "i32", "S,4")
     .output("dq", "f32", "T,H,E")
     .output("dk", "f32", "T,K,E")
     .output("dv", "f32", "T,K,E")

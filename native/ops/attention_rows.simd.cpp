@@ -60,13 +60,7 @@ void copy_row(float* to, const void* from, int64_t at, int64_t width, bool bf16)
     std::memcpy(to, static_cast<const float*>(from) + at, size_t(width) * 4);
     return;
   }
-  const auto* half = static_cast<const uint16_t*>(from) + at;
-  int64_t e = 0;
-  for (; e + kLanes <= width; e += kLanes) store(to + e, load_bf16(half + e));
-  for (; e < width; e++) {
-    const uint32_t bits = uint32_t(half[e]) << 16;
-    std::memcpy(to + e, &bits, 4);
-  }
+  for (int64_t e = 0; e < width; e += kLanes) store(to + e, load_any(from, true, at + e, lanes_at(e, width)));
 }
 
 // Walks the pieces from key to key.
