@@ -4,6 +4,9 @@ import type { Tensor } from "./tensor.js";
 export type OpName =
   | "adamw"
   | "add"
+  | "attention_bwd"
+  | "attention_fwd"
+  | "attention_paged"
   | "bias_add"
   | "bias_bwd"
   | "distill_loss"
@@ -11,6 +14,7 @@ export type OpName =
   | "embed_fwd"
   | "gather_rows"
   | "grad_norm"
+  | "kv_store"
   | "lerp"
   | "matmul"
   | "philox"
@@ -43,6 +47,46 @@ export interface OpInputs {
     x: Tensor;
     /** f32 [*N] */
     y: Tensor;
+  };
+  attention_bwd: {
+    /** f32 [T, H, E] */
+    q: Tensor;
+    /** f32 [T, K, E] */
+    k: Tensor;
+    /** f32 [T, K, E] */
+    v: Tensor;
+    /** f32 [T, H, E] */
+    out: Tensor;
+    /** f32 [T, H] */
+    lse: Tensor;
+    /** f32 [T, H, E] */
+    dout: Tensor;
+    /** i32 [S, 4] */
+    segments: Tensor;
+  };
+  attention_fwd: {
+    /** f32 [T, H, E] */
+    q: Tensor;
+    /** f32 [T, K, E] */
+    k: Tensor;
+    /** f32 [T, K, E] */
+    v: Tensor;
+    /** i32 [S, 4] */
+    segments: Tensor;
+  };
+  attention_paged: {
+    /** f32 [N, H, E] */
+    q: Tensor;
+    /** f32 | bf16 [P, B, K, E] */
+    kPages: Tensor;
+    /** f32 | bf16 [P, B, K, E] */
+    vPages: Tensor;
+    /** i32 [N, 2] */
+    rows: Tensor;
+    /** i32 [S1] */
+    pageStarts: Tensor;
+    /** i32 [L, 2] */
+    pages: Tensor;
   };
   bias_add: {
     /** f32 [T, N] */
@@ -97,6 +141,18 @@ export interface OpInputs {
   grad_norm: {
     /** f32 [*N] */
     gradient: Tensor;
+  };
+  kv_store: {
+    /** f32 [N, K, E] */
+    k: Tensor;
+    /** f32 [N, K, E] */
+    v: Tensor;
+    /** i32 [N] */
+    slots: Tensor;
+    /** f32 | bf16 [P, B, K, E] */
+    kPages: Tensor;
+    /** f32 | bf16 [P, B, K, E] */
+    vPages: Tensor;
   };
   lerp: {
     /** f32 | bf16 [*N] */
@@ -202,6 +258,24 @@ export interface OpAttributes {
     emaRate?: number | null;
   };
   add: { [name: string]: never };
+  attention_bwd: {
+    /** default 0 */
+    window?: number;
+    /** default null */
+    scale?: number | null;
+  };
+  attention_fwd: {
+    /** default 0 */
+    window?: number;
+    /** default null */
+    scale?: number | null;
+  };
+  attention_paged: {
+    /** default 0 */
+    window?: number;
+    /** default null */
+    scale?: number | null;
+  };
   bias_add: { [name: string]: never };
   bias_bwd: { [name: string]: never };
   distill_loss: {
@@ -230,6 +304,7 @@ export interface OpAttributes {
   embed_fwd: { [name: string]: never };
   gather_rows: { [name: string]: never };
   grad_norm: { [name: string]: never };
+  kv_store: { [name: string]: never };
   lerp: {
     /** default 0 */
     rate?: number;
@@ -281,6 +356,24 @@ export interface OpOutputs {
     /** f32 [*N] */
     x: Tensor;
   };
+  attention_bwd: {
+    /** f32 [T, H, E] */
+    dq: Tensor;
+    /** f32 [T, K, E] */
+    dk: Tensor;
+    /** f32 [T, K, E] */
+    dv: Tensor;
+  };
+  attention_fwd: {
+    /** f32 [T, H, E] */
+    out: Tensor;
+    /** f32 [T, H] */
+    lse: Tensor;
+  };
+  attention_paged: {
+    /** f32 [N, H, E] */
+    out: Tensor;
+  };
   bias_add: {
     /** f32 [T, N] */
     x: Tensor;
@@ -328,6 +421,12 @@ export interface OpOutputs {
   grad_norm: {
     /** f32 [2] */
     norm: Tensor;
+  };
+  kv_store: {
+    /** the input's dtype [P, B, K, E] */
+    kPages: Tensor;
+    /** the input's dtype [P, B, K, E] */
+    vPages: Tensor;
   };
   lerp: {
     /** the input's dtype [*N] */
