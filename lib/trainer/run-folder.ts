@@ -1,0 +1,146 @@
+import { mkdir, readdir, readFile, rm, stat, writeFile } from "node:fs/promises";
+import { join } from "node:path";
+import { isDeepStrictEqual } from "node:util";
+import { type TrainConfig, usedConfig } from "../config.js";
+import { SdpoError, show } from "../errors.js";
+import { exists } from "../models/formats/safetensors.js";
+import { writeJson } from "../models/formats/safetensors-write.js";
+import { type Checkpoint, findCheckpoint, removeLeftovers } from "./checkpoint.js";
+
+const ROLLOUTS = "rollouts";
+export const METRICS = "metrics.jsonl";
+
+/** Keys that may differ when a run goes on: they change where, how long and what is reported, not the numbers. */
+const FREE_ON_RESUME = new Set<string>([
+  ...["model", "data", "output", "evaluationData", "evaluationTasks", "steps", "resume"],
+  ...["device", "microBatchTokens", "recompute", "generationBatch"],
+  ...["evaluateEvery", "evaluationRollouts", "evaluationTemperature", "evaluationTopP"],
+  ...["checkpointEvery", "keepCheckpoints", "dumpRollouts", "tensorboard"],
+]);
+
+/**
+ * Makes the run folder `config.output` and writes its config.json, or opens it again where `config.resume` is set.
+ * @param onWarning is told of broken checkpoints that are passed over
+ * @returns the checkpoint to go on from, when resuming
+ * @throws ERR_SDPO_CONFIG where the folder is not empty and the run not resumed, ERR_SDPO_CHECKPOINT where there is
+ * nothing whole to resume from
+ */
+export async function openRunFolder(
+  config: TrainConfig & { output: string },
+  onWarning?: (message: string) => void,
+): Promise<Checkpoint | undefined> {
+  const { output, resume } = config;
+  const info = await stat(output).catch(() => undefined);
+  if (info && !info.isDirectory()) throw folderError(`output: ${output} is not a folder; name another`);
+  if (resume) {
+    const checkpoint = await findCheckpoint(output, onWarning);
+    if (!checkpoint) {
+      const problem = `resume: ${output} holds no checkpoint; check the path, or leave out resume to start anew`;
+      throw new SdpoError("ERR_SDPO_CHECKPOINT", problem);
+    }
+    return checkpoint;
+  }
+  if (info && (await readdir(output)).length > 0) {
+    throw folderError(
+      `output: ${output} is not empty; name another folder, or set resume to go on with its run`,
+    );
+  }
+  try {
+    await mkdir(join(output, ROLLOUTS), { recursive: true });
+    await writeConfig(config);
+  } catch (error) {
+    throw folderError(`output: ${output} cannot be written: ${(error as Error).message}`, error);
+  }
+  return undefined;
+}
+
+async function writeConfig(config: TrainConfig & { output: string }): Promise<void> {
+  await writeJson(join(config.output, "config.json"), { ...usedConfig(config), resume: undefined });
+}
+
+function folderError(message: string, cause?: unknown): SdpoError {
+  return new SdpoError("ERR_SDPO_CONFIG", message, cause === undefined ? undefined : { cause });
+}
+
+/** What a checkpoint's state says of the run that it belongs to. */
+export interface RunIdentity {
+  config: TrainConfig;
+  tokenizerHash: string | null;
+  /** Of the training tasks, in order. */
+  dataHash: string;
+}
+
+/**
+ * Refuses to go on with another configuration, tokenizer or data set than the checkpoint's.
+ * @throws ERR_SDPO_CHECKPOINT naming the key and both values
+ */
+export function checkResume(checkpoint: Checkpoint, now: RunIdentity): void {
+  const before = checkpoint.state as unknown as Partial<RunIdentity>;
+  const refuse = (problem: string) => {
+    throw new SdpoError("ERR_SDPO_CHECKPOINT", `${checkpoint.folder}: ${problem}`);
+  };
+  const old = before.config as Record<string, unknown> | undefined;
+  if (typeof old !== "object" || old === null) refuse("its state has no configuration; start anew");
+  const fixedSteps = now.config.schedule !== "constant";
+  for (const [key, value] of Object.entries(now.config)) {
+    if (FREE_ON_RESUME.has(key) && !(key === "steps" && fixedSteps)) continue;
+    if (isDeepStrictEqual(old![key], value)) continue;
+    refuse(`${key} was ${show(old![key])}, is ${show(value)}; set it back, or start anew in another folder`);
+  }
+  if (before.tokenizerHash !== now.tokenizerHash) {
+    refuse(
+      "was made with another tokenizer or chat template than the model has now; use the model of that run",
+    );
+  }
+  if (before.dataHash !== now.dataHash) {
+    refuse("was made with other training tasks than data holds now; use the data of that run");
+  }
+  if (checkpoint.step > now.config.steps) {
+    refuse(`is of step ${checkpoint.step}, steps is ${now.config.steps}; raise it`);
+  }
+}
+
+/**
+ * Takes back what a run wrote after `step` (metrics lines, rollouts, unfinished checkpoints) and writes the
+ * configuration that it goes on with.
+ */
+export async function rewindRunFolder(config: TrainConfig & { output: string }, step: number): Promise<void> {
+  const { output } = config;
+  await writeConfig(config);
+  await removeLeftovers(output);
+  const folder = join(output, ROLLOUTS);
+  await mkdir(folder, { recursive: true });
+  for (const name of await readdir(folder)) {
+    const at = /^step-(\d+)\.jsonl$/.exec(name);
+    if (at && Number(at[1]) > step) await rm(join(folder, name));
+  }
+  const file = join(output, METRICS);
+  if (!(await exists(file))) return;
+  const kept = (await readFile(file, "utf8")).split("\n").filter((line) => stepOf(line) <= step);
+  await writeFile(file, kept.map((line) => `${line}\n`).join(""), { flush: true });
+}
+
+/** The step of a metrics line; infinite where the line is blank or was cut short. */
+function stepOf(line: string): number {
+  try {
+    const { step } = JSON.parse(line) as { step?: unknown };
+    return typeof step === "number" ? step : Number.POSITIVE_INFINITY;
+  } catch {
+    return Number.POSITIVE_INFINITY;
+  }
+}
+
+/** Writes `rollouts/step-N.jsonl`, one object a line. Throws ERR_SDPO_FILE. */
+export async function dumpRollouts(output: string, step: number, rollouts: Iterable<object>): Promise<void> {
+  const file = join(output, ROLLOUTS, `step-${step}.jsonl`);
+  const lines = function* () {
+    for (const rollout of rollouts) yield `${JSON.stringify(rollout)}\n`;
+  };
+  try {
+    await writeFile(file, lines());
+  } catch (cause) {
+    throw new SdpoError("ERR_SDPO_FILE", `${file}: cannot be written: ${(cause as Error).message}`, {
+      cause,
+    });
+  }
+}
