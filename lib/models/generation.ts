@@ -82,6 +82,7 @@ export class GenerationEngine {
     this.#requests = requests;
     this.#options = options;
     this.#stops = new Set(options.ignoreEos ? [] : model.eosTokenIds);
+    if (options.stop.length > 0) model.tokenizer; // stop texts need one: throws where there is none
     const { maxPositions } = model.config;
     for (const { prompt } of requests) {
       if (prompt.length + options.maxTokens <= maxPositions) continue;
@@ -247,11 +248,14 @@ export class GenerationEngine {
       wanted: tensors.wanted.native,
     };
     const { signal, slot } = this.#options;
-    const hidden = await cancellable(signal, (cancel) =>
-      this.#model.native.forwardCached(batch, slot, this.#cache, cancel),
-    );
-    for (const tensor of Object.values(tensors)) tensor.dispose();
-    return new Tensor(this.#model.device, hidden);
+    try {
+      const hidden = await cancellable(signal, (cancel) =>
+        this.#model.native.forwardCached(batch, slot, this.#cache, cancel),
+      );
+      return new Tensor(this.#model.device, hidden);
+    } finally {
+      for (const tensor of Object.values(tensors)) tensor.dispose();
+    }
   }
 
   /** Draws a token for each rollout from its hidden state; disposes of hidden. */
@@ -295,8 +299,8 @@ export class GenerationEngine {
     active.ids.push(id);
     active.logprobs.push(logprob);
     if (this.#stops.has(id)) active.finishReason = "stop";
-    else if (active.stream) active.text += active.stream.push(id);
-    else if (this.#options.stop.length > 0) this.#model.tokenizer;
+    else if (active.stream && id < this.#model.tokenizer.vocabularySize)
+      active.text += active.stream.push(id);
     const stopAt = firstStop(active.text, this.#options.stop);
     if (stopAt >= 0) {
       active.text = active.text.slice(0, stopAt);
