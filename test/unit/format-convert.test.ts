@@ -127,6 +127,7 @@ test("what does not fit the file is refused", async () => {
       { dtype: "Q8_0" },
       { shape: [3, 4] },
       { pairedHeadDim: 3 },
+      { pairedHeadDim: 4 },
       { file: `${good.file}x` },
     ],
   ];
