@@ -12,6 +12,8 @@ export default class CountReporter implements Reporter {
       }
     }
     const skipped = count.skipped > 0 ? `, ${count.skipped} skipped` : "";
-    process.on("exit", () => process.stdout.write(`${count.passed} passed, ${count.failed} failed${skipped}\n`));
+    process.on("exit", () =>
+      process.stdout.write(`${count.passed} passed, ${count.failed} failed${skipped}\n`),
+    );
   }
 }
