@@ -139,15 +139,10 @@ export class Model {
   }
 
   async #read(name: string, source: TensorSource): Promise<void> {
-    const { dtype: type, offset, bytes, pairedHeadDim = 0 } = source;
+    const { dtype: type, fileSize, offset, bytes, pairedHeadDim = 0 } = source;
+    const place = { type, fileSize, offset, bytes, pairedHeadDim, ...matrixShape(source) };
     try {
-      await this.native.load("weight", name, source.file, {
-        type,
-        offset,
-        bytes,
-        pairedHeadDim,
-        ...matrixShape(source),
-      });
+      await this.native.load("weight", name, source.file, place);
     } catch (error) {
       throw asSdpoError(error);
     }

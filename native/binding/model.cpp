@@ -153,7 +153,7 @@ Napi::Value ModelHandle::head(const Napi::CallbackInfo& info) {
                  [&] { return TensorHandle::wrap(info.Env(), decoder()->weights(info[0].ToString()).head); });
 }
 
-// load(slot, name, path, { type, offset, bytes, rows, columns, pairedHeadDim })
+// load(slot, name, path, { fileSize, type, offset, bytes, rows, columns, pairedHeadDim })
 Napi::Value ModelHandle::load(const Napi::CallbackInfo& info) {
   return guarded(info.Env(), [&]() -> Napi::Value {
     const Tensor target = decoder()->store().view(info[0].ToString(), info[1].ToString());
@@ -165,14 +165,15 @@ Napi::Value ModelHandle::load(const Napi::CallbackInfo& info) {
                         integer(o, "rows"),
                         integer(o, "columns"),
                         integer(o, "pairedHeadDim")};
+    const int64_t file_size = integer(o, "fileSize");
     return submit(
         info.Env(), queue_, nullptr,
-        [target, path, source] {
+        [target, path, source, file_size] {
           if (source.rows * source.columns != target.elements())
             throw Error("ERR_SDPO_MODEL", str(path, ": ", source.rows, " x ", source.columns,
                                               " elements for ", shape_text(target.shape())));
           std::unique_ptr<uint8_t[]> host(new uint8_t[target.bytes()]);
-          read_tensor(MappedFile(path), source, target.dtype(), host.get());
+          read_tensor(MappedFile(path, file_size), source, target.dtype(), host.get());
           target.write(host.get());
         },
         [](Napi::Env env) -> Napi::Value { return env.Undefined(); });
