@@ -6,7 +6,7 @@ import type { Model } from "../models/model.js";
 import { checkSampling, type SamplingOptions } from "../models/sampling.js";
 import { abortedError } from "../native/load.js";
 import type { PromptedTask, Rollout, RolloutGroup, VerifiedRollout } from "./types.js";
-import { concurrently, verifyRollout } from "./verify.js";
+import { concurrently, orAbort, verifyRollout } from "./verify.js";
 
 export interface CollectOptions extends SamplingOptions {
   /** Rollouts of each task. */
@@ -102,7 +102,7 @@ export async function collectRollouts<Task>(
     // Lets verifications and timers run between tokens.
     await new Promise(setImmediate);
   }
-  const done = await Promise.all(pending);
+  const done = await orAbort(Promise.all(pending), signal);
   if (signal?.aborted) throw abortedError(signal);
   done.sort((a, b) => a.rollout.group - b.rollout.group || a.order - b.order);
   return gather(tasks, done, engine);

@@ -39,7 +39,7 @@ function checkVerdict(environment: string, verdict: Verdict): Verdict {
 }
 
 /** Settles as `promise` does, or with the abort as soon as the signal fires. */
-async function orAbort<T>(promise: Promise<T>, signal: AbortSignal | undefined): Promise<T> {
+export async function orAbort<T>(promise: Promise<T>, signal: AbortSignal | undefined): Promise<T> {
   if (!signal) return promise;
   let onAbort = () => {};
   const aborted = new Promise<never>((_, reject) => {
@@ -54,19 +54,16 @@ async function orAbort<T>(promise: Promise<T>, signal: AbortSignal | undefined):
   }
 }
 
-/**
- * What the environment says of a rollout. Throws ERR_SDPO_ABORTED once the signal fires, also where `verify`
- * ignores it; what `verify` throws; ERR_SDPO_ENVIRONMENT for a verdict that is none.
- */
+/** What the environment says of a rollout. Throws what `verify` throws; ERR_SDPO_ENVIRONMENT for a verdict that is none. */
 export async function verifyRollout<Task>(
   environment: Environment<Task>,
   task: Task,
   rollout: Pick<Rollout, "text" | "ids" | "finishReason">,
   signal?: AbortSignal,
 ): Promise<Verdict> {
+  if (signal?.aborted) throw abortedError(signal);
   const { text, ids: tokenIds, finishReason } = rollout;
   const truncated = finishReason === "length";
-  const verdict = (async () =>
-    environment.verify(task, { text, tokenIds, truncated }, signal ? { signal } : {}))();
-  return checkVerdict(environment.name, await orAbort(verdict, signal));
+  const verdict = await environment.verify(task, { text, tokenIds, truncated }, signal ? { signal } : {});
+  return checkVerdict(environment.name, verdict);
 }
