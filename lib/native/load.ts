@@ -123,6 +123,7 @@ export interface Addon {
   backends(): { name: string; available: boolean; detail: string }[];
   setInstructionSet(name: string): void;
   setThreads(count: number): void;
+  setGemm(name: "fastest" | "builtin" | "onednn"): void;
 }
 
 /** Element types of device tensors. */
@@ -146,7 +147,7 @@ export function addon(): Addon {
       { cause },
     );
   }
-  const built = candidate.buildInfo().version;
+  const built = guarded(() => candidate.buildInfo()).version;
   if (built !== version) {
     throw new SdpoError(
       "ERR_SDPO_DEVICE",

@@ -316,6 +316,8 @@ export interface OpAttributes {
     transposeB?: boolean;
     /** default false */
     rowInvariant?: boolean;
+    /** default false */
+    bf16Compute?: boolean;
   };
   philox: { [name: string]: never };
   rmsnorm_bwd: { [name: string]: never };

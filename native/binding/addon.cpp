@@ -62,16 +62,18 @@ Napi::Value schemas(const Napi::CallbackInfo& info) {
 }
 
 Napi::Value build_info(const Napi::CallbackInfo& info) {
-  Napi::Env env = info.Env();
-  Napi::Object o = Napi::Object::New(env);
-  std::vector<std::string> isas;
-  for (Isa isa : available_isas()) isas.push_back(isa_name(isa));
-  o.Set("version", SDPO_VERSION);
-  o.Set("instructionSet", isa_name(current_isa()));
-  o.Set("instructionSets", strings(env, isas));
-  o.Set("threads", thread_count());
-  o.Set("gemm", gemm_name());
-  return o;
+  return guarded(info.Env(), [&]() -> Napi::Value {
+    Napi::Env env = info.Env();
+    Napi::Object o = Napi::Object::New(env);
+    std::vector<std::string> isas;
+    for (Isa isa : available_isas()) isas.push_back(isa_name(isa));
+    o.Set("version", SDPO_VERSION);
+    o.Set("instructionSet", isa_name(current_isa()));
+    o.Set("instructionSets", strings(env, isas));
+    o.Set("threads", thread_count());
+    o.Set("gemm", gemm_name());
+    return o;
+  });
 }
 
 Napi::Value backends(const Napi::CallbackInfo& info) {
@@ -100,6 +102,13 @@ Napi::Value set_threads(const Napi::CallbackInfo& info) {
   });
 }
 
+Napi::Value set_gemm_library(const Napi::CallbackInfo& info) {
+  return guarded(info.Env(), [&]() -> Napi::Value {
+    set_gemm(info[0].ToString());
+    return info.Env().Undefined();
+  });
+}
+
 Napi::Object init(Napi::Env env, Napi::Object exports) {
   init_env(env);
   TensorHandle::define(env, exports);
@@ -111,6 +120,7 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
   exports.Set("backends", Napi::Function::New(env, backends));
   exports.Set("setInstructionSet", Napi::Function::New(env, set_instruction_set));
   exports.Set("setThreads", Napi::Function::New(env, set_threads));
+  exports.Set("setGemm", Napi::Function::New(env, set_gemm_library));
   return exports;
 }
 

@@ -11,6 +11,10 @@
 #define SDPO_VECTOR_BYTES 16
 #endif
 
+#if SDPO_VECTOR_BYTES > 16
+#include <immintrin.h>
+#endif
+
 // Four lanes of two 4-lane vectors of one type: 0..3 are a's, 4..7 are b's.
 #if defined(__clang__)
 #define SDPO_SHUFFLE4(a, b, i, j, k, l) __builtin_shufflevector(a, b, i, j, k, l)
@@ -46,12 +50,20 @@ inline Vec load_part(const float* p, int n, float fill) {
 }
 inline void store_part(float* p, Vec v, int n) { std::memcpy(p, &v, size_t(n) * 4); }
 
+// GCC widens a vector of 16-bit integers in halves; the instruction does it in one. (The masked form: GCC 12
+// warns of an uninitialised variable inside the other.)
 inline Vec load_bf16(const uint16_t* p) {
+#if SDPO_VECTOR_BYTES == 64
+  return (Vec)((VecU)_mm512_maskz_cvtepu16_epi32(0xffff, _mm256_loadu_si256((const __m256i*)p)) << 16);
+#elif SDPO_VECTOR_BYTES == 32
+  return (Vec)((VecU)_mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i*)p)) << 16);
+#else
   typedef uint16_t Half __attribute__((vector_size(SDPO_VECTOR_BYTES / 2)));
   Half h;
   std::memcpy(&h, p, sizeof h);
   const VecU wide = __builtin_convertvector(h, VecU) << 16;
   return (Vec)wide;
+#endif
 }
 
 // Rounds to nearest even; NaN stays NaN.

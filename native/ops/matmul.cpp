@@ -1,6 +1,8 @@
 // c = op(a) op(b) (+ c): matrix products of activations, weights and gradients.
 // a [M,K] or [K,M], b [K,N] or [N,K] by the transpose flags; f32 accumulation; c may be given to accumulate
-// into. row_invariant (transpose_b only): each row of c depends on its row of a alone, bit for bit.
+// into (its memory becomes the output's). Deterministic, whatever the number of threads.
+// row_invariant (transpose_b only): each row of c depends on its row of a alone, bit for bit.
+// bf16_compute: where b is bf16 and the processor multiplies bf16, a may be rounded to bf16 for speed.
 #include "backends/cpu/gemm.h"
 #include "ops/schema.h"
 
@@ -22,7 +24,7 @@ void matmul(const Call& call) {
     return;
   }
   gemm(m, n, k, {a.data, DType(a.dtype), a.shape[1], ta}, {b.data, DType(b.dtype), b.shape[1], tb},
-       call.has_in(2) ? 1.f : 0.f, call.out_as<float>(0), n);
+       call.has_in(2) ? 1.f : 0.f, call.out_as<float>(0), n, call.flag(3));
 }
 
 SDPO_OP(matmul)
@@ -34,6 +36,7 @@ SDPO_OP(matmul)
     .boolean("transpose_a", false)
     .boolean("transpose_b", false)
     .boolean("row_invariant", false)
+    .boolean("bf16_compute", false)
     .derive([](Dims& dims, const double* attributes) {
       dims["M"] = dims[attributes[0] != 0 ? "A1" : "A0"];
       dims["N"] = dims[attributes[1] != 0 ? "B0" : "B1"];

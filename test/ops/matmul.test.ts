@@ -5,7 +5,17 @@ import { run } from "../../lib/native/run.js";
 import { Tensor } from "../../lib/native/tensor.js";
 
 type Float = "f32" | "bf16";
+type Library = "fastest" | "builtin" | "onednn";
+
 const { instructionSets, instructionSet, threads } = addon().buildInfo();
+const withOneDnn = addon().buildInfo().gemm.includes("oneDNN");
+const paths: [string, Library][] = [
+  ...instructionSets.map((isa): [string, Library] => [isa, "builtin"]),
+  ...(withOneDnn ? (["onednn", "fastest"] as const) : []).map((name): [string, Library] => [
+    instructionSet,
+    name,
+  ]),
+];
 const dtypes: [Float, Float][] = [
   ["f32", "f32"],
   ["f32", "bf16"],
@@ -100,11 +110,15 @@ beforeAll(async () => {
 afterAll(() => {
   addon().setInstructionSet(instructionSet);
   addon().setThreads(threads);
+  addon().setGemm("fastest");
   device.dispose();
 });
 
-describe.each(instructionSets)("matmul on %s", (isa) => {
-  beforeAll(() => addon().setInstructionSet(isa));
+describe.each(paths)("matmul on %s, GEMM %s", (isa, library) => {
+  beforeAll(() => {
+    addon().setInstructionSet(isa);
+    addon().setGemm(library);
+  });
 
   test.each(sizes)("[%i, %i], k = %i: float64, every transposition, dtype, thread count", async (m, n, k) => {
     for (const [aType, bType] of dtypes) {
@@ -121,6 +135,7 @@ describe.each(instructionSets)("matmul on %s", (isa) => {
         const results: Float32Array[] = [];
         for (const count of [1, 2]) {
           addon().setThreads(count);
+          Tensor.from(device, new Float32Array(m * n).fill(Number.NaN), [m, n]).dispose();
           const plain = await run(device, "matmul", inputs, { transposeA, transposeB });
           const sum = { ...inputs, c: Tensor.from(device, c, [m, n]) };
           const added = await run(device, "matmul", sum, { transposeA, transposeB });
@@ -135,6 +150,7 @@ describe.each(instructionSets)("matmul on %s", (isa) => {
   });
 
   test.each([
+    ["f32", 0],
     ["f32", 37],
     ["bf16", 37],
     ["f32", 576],
@@ -157,6 +173,36 @@ describe.each(instructionSets)("matmul on %s", (isa) => {
         const part = await run(device, "matmul", { a: some, b: weights }, options);
         expect(sameBits(await part.c.readFloats(), whole.slice(i * n, (i + rows) * n))).toBe(true);
       }
+    }
+  });
+});
+
+describe.each([...new Set(paths.map(([, library]) => library))])("bf16Compute, GEMM %s", (library) => {
+  test.each([
+    [70, 300, 210],
+    [3, 5, 7],
+  ])("[%i, %i], k = %i: widens bf16 weights, or rounds a and nothing else", async (m, n, k) => {
+    addon().setInstructionSet(instructionSet);
+    addon().setGemm(library);
+    const a = random(m * k);
+    const b = held(random(k * n), "bf16");
+    const c = random(m * n);
+    const wants = [a, held(a, "bf16")].map((x) => naive(x, b, m, n, k));
+    for (const [transposeA, transposeB] of transposes) {
+      const inputs = { a: matrix(a, m, k, transposeA, "f32"), b: matrix(b, k, n, transposeB, "bf16") };
+      const results: Float32Array[] = [];
+      for (const count of [1, 2]) {
+        addon().setThreads(count);
+        const sum = { ...inputs, c: Tensor.from(device, c, [m, n]) };
+        const options = { transposeA, transposeB, bf16Compute: true };
+        results.push(await (await run(device, "matmul", inputs, options)).c.readFloats());
+        results.push(await (await run(device, "matmul", sum, options)).c.readFloats());
+      }
+      expect(Math.min(...wants.map((want) => worst(results[0]!, want, k)))).toBeLessThan(1);
+      expect(sameBits(results[2]!, results[0]!)).toBe(true);
+      expect(sameBits(results[3]!, results[1]!)).toBe(true);
+      const added = results[0]!.map((x, i) => x + c[i]!);
+      expect(added.every((x, i) => Math.abs(x - results[1]![i]!) <= 1e-5 * (1 + Math.abs(x)))).toBe(true);
     }
   });
 });
@@ -198,4 +244,13 @@ describe("matmul refuses", () => {
       refused("ERR_SDPO_OP", "row_invariant"),
     );
   });
+});
+
+test("a GEMM of another name is refused", () => {
+  const refused = expect.objectContaining({ code: "ERR_SDPO_ARGUMENT" });
+  expect(() => addon().setGemm("blas" as Library)).toThrow(refused);
+});
+
+test.skipIf(withOneDnn)("oneDNN is refused where the addon lacks it", () => {
+  expect(() => addon().setGemm("onednn")).toThrow(expect.objectContaining({ code: "ERR_SDPO_DEVICE" }));
 });

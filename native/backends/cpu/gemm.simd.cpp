@@ -12,6 +12,9 @@ namespace {
 constexpr int kRows = SDPO_VECTOR_BYTES == 64 ? 12 : 4;
 constexpr int kVectors = SDPO_VECTOR_BYTES == 32 ? 3 : 2;
 constexpr int kColumns = kVectors * kLanes;
+static_assert(kGemmColumns % kColumns == 0 && kGemmRowStep % kRows == 0, "tiles of whole panels");
+// Packing B costs about as much as this many rows save by it.
+constexpr int64_t kRowsInPlace = SDPO_VECTOR_BYTES == 64 ? 96 : 48;
 
 typedef float Quad __attribute__((vector_size(16)));
 typedef uint32_t QuadU __attribute__((vector_size(16)));
@@ -22,10 +25,10 @@ inline Quad load_quad(const float* p) {
   return q;
 }
 inline Quad load_quad(const uint16_t* p) {
-  uint64_t h;
+  typedef uint16_t Half __attribute__((vector_size(8)));
+  Half h;
   std::memcpy(&h, p, sizeof h);
-  const QuadU wide = {uint32_t(h << 16), uint32_t(h & 0xffff0000u), uint32_t(h >> 32 << 16),
-                      uint32_t(h >> 32 & 0xffff0000u)};
+  const QuadU wide = __builtin_convertvector(h, QuadU) << 16;
   return (Quad)wide;
 }
 inline float load_one(const float* p) { return *p; }
@@ -74,6 +77,10 @@ void pack_across(const T* from, int64_t ld, int64_t count, int64_t depth, int64_
   for (int64_t k = 0; k < depth; k++, from += ld, to += width) {
     int64_t w = 0;
     for (; w + kLanes <= count; w += kLanes) store(to + w, load_vec(from + w));
+    for (; w + 4 <= count; w += 4) {
+      const Quad q = load_quad(from + w);
+      std::memcpy(to + w, &q, sizeof q);
+    }
     for (; w < count; w++) to[w] = load_one(from + w);
     for (; w < width; w++) to[w] = 0;
   }
@@ -98,12 +105,16 @@ void pack(const GemmOperand& x, bool along, int64_t w0, int64_t count, int64_t k
     pack(static_cast<const uint16_t*>(x.data), x.ld, along, w0, count, k0, depth, width, to);
 }
 
-// C[R, V vectors] (+)= A panel [depth, R] * B panel [depth, V vectors]; `last` lanes of the last vector
-// count.
+// C[R, V vectors] (+)= A panel [depth, R] * B [depth, V vectors], whose lines are `ldb` apart; `last` lanes
+// of the last vector count.
 template <int R, int V>
-void micro_kernel(int64_t depth, const float* a, const float* b, float* c, int64_t ldc, bool add, int last) {
+void micro_kernel(int64_t depth, const float* a, const float* b, int64_t ldb, float* c, int64_t ldc, bool add,
+                  int last) {
   Vec sum[R][V] = {};
-  for (int64_t k = 0; k < depth; k++, a += R, b += V * kLanes) {
+#pragma GCC unroll 16
+  for (int r = 0; r < R; r++)
+    for (int v = 0; v < V; v++) __builtin_prefetch(c + r * ldc + v * kLanes, 1);
+  for (int64_t k = 0; k < depth; k++, a += R, b += ldb) {
     Vec line[V];
 #pragma GCC unroll 4
     for (int v = 0; v < V; v++) line[v] = load(b + v * kLanes);
@@ -127,7 +138,7 @@ void micro_kernel(int64_t depth, const float* a, const float* b, float* c, int64
   }
 }
 
-using MicroKernel = void (*)(int64_t, const float*, const float*, float*, int64_t, bool, int);
+using MicroKernel = void (*)(int64_t, const float*, const float*, int64_t, float*, int64_t, bool, int);
 
 template <int R, int V>
 MicroKernel find_micro_kernel(int rows, int vectors) {
@@ -140,23 +151,44 @@ MicroKernel find_micro_kernel(int rows, int vectors) {
 
 inline int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
 
-void multiply_block(const GemmTile& t, int64_t k0, int64_t depth, bool add) {
-  float *panel_a = t.pack, *block_b = t.pack + kGemmDepth * kGemmRowStep;
+// `count` columns of B: packed, or where they lie in a row-major B.
+struct Panel {
+  const float* b;
+  int64_t ldb;
+  int count, vectors;
+};
+
+// Packs what is worth it: for few rows of A a panel of whole vectors is read where it lies.
+int make_panels(const GemmTile& t, int64_t k0, int64_t depth, float* to, Panel* panels) {
+  const bool in_place = t.m <= kRowsInPlace && t.b.dtype == DType::F32 && !t.b.transposed;
+  int made = 0;
   for (int64_t j = 0; j < t.n; j += kColumns) {
-    const int64_t count = least(kColumns, t.n - j), width = (count + kLanes - 1) / kLanes * kLanes;
-    pack(t.b, t.b.transposed, j, count, k0, depth, width, block_b + j * depth);
+    const int64_t count = least(kColumns, t.n - j), vectors = (count + kLanes - 1) / kLanes;
+    Panel& panel = panels[made++];
+    if (in_place && count == vectors * kLanes) {
+      panel = {static_cast<const float*>(t.b.data) + k0 * t.b.ld + j, t.b.ld, int(count), int(vectors)};
+    } else {
+      panel = {to + j * depth, vectors * kLanes, int(count), int(vectors)};
+      pack(t.b, t.b.transposed, j, count, k0, depth, vectors * kLanes, to + j * depth);
+    }
   }
+  return made;
+}
+
+void multiply_block(const GemmTile& t, int64_t k0, int64_t depth, bool add) {
+  Panel panels[kGemmColumns / kColumns];
+  float* panel_a = t.pack;
+  const int made = make_panels(t, k0, depth, t.pack + kGemmDepth * kGemmRowStep, panels);
   for (int64_t i = 0; i < t.m; i += kRows) {
-    const int64_t rows = least(kRows, t.m - i);
+    const int rows = int(least(kRows, t.m - i));
     pack(t.a, !t.a.transposed, i, rows, k0, depth, rows, panel_a);
-    const MicroKernel whole = find_micro_kernel<kRows, kVectors>(int(rows), kVectors);
-    for (int64_t j = 0; j < t.n; j += kColumns) {
-      const int64_t count = least(kColumns, t.n - j);
-      const int vectors = int((count + kLanes - 1) / kLanes);
+    const MicroKernel whole = find_micro_kernel<kRows, kVectors>(rows, kVectors);
+    for (int p = 0; p < made; p++) {
+      const auto [b, ldb, count, vectors] = panels[p];
       const MicroKernel kernel =
-          vectors == kVectors ? whole : find_micro_kernel<kRows, kVectors>(int(rows), vectors);
-      kernel(depth, panel_a, block_b + j * depth, t.c + i * t.ldc + j, t.ldc, add,
-             int(count - (vectors - 1) * kLanes));
+          vectors == kVectors ? whole : find_micro_kernel<kRows, kVectors>(rows, vectors);
+      kernel(depth, panel_a, b, ldb, t.c + i * t.ldc + p * kColumns, t.ldc, add,
+             count - (vectors - 1) * kLanes);
     }
   }
 }
@@ -168,6 +200,15 @@ void gemm_tile(const GemmTile& tile) {
   for (int64_t i = 0; i < blocks; i++) {
     const int64_t begin = tile.k * i / blocks, end = tile.k * (i + 1) / blocks;
     multiply_block(tile, begin, end - begin, i > 0 || tile.beta != 0);
+  }
+}
+
+void gemm_round(const float* from, int64_t n, uint16_t* to) {
+  for (int64_t i = 0; i < n; i++) {
+    uint32_t bits;
+    std::memcpy(&bits, from + i, 4);
+    const uint32_t nan = (bits >> 16) | 0x40u, near = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
+    to[i] = uint16_t((bits & 0x7fffffffu) > 0x7f800000u ? nan : near);
   }
 }
 

@@ -40,4 +40,7 @@ struct RowsBlock {
 // C = A B^T as dot products along k: kLanes partial sums, then a fixed tree over them, for every shape.
 SDPO_SIMD_FUNCTION(gemm_rows, (const RowsBlock& block), (block))
 
+// float32 to bfloat16, to the nearest, ties to even.
+SDPO_SIMD_FUNCTION(gemm_round, (const float* from, int64_t n, uint16_t* to), (from, n, to))
+
 }  // namespace sdpo
