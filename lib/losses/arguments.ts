@@ -130,6 +130,27 @@ export async function hostTokens(name: string, value: unknown, shape: readonly n
   return Int32Array.from(numbers);
 }
 
+/**
+ * The factor of each token's loss: the mask times the rollout and token weights given.
+ * What stands at masked tokens does not matter.
+ */
+export async function tokenWeightsOf(
+  given: { rolloutWeights?: HostValues; tokenWeights?: HostValues },
+  mask: ArrayLike<number>,
+  shape: readonly [number, number],
+): Promise<Float64Array> {
+  const { rolloutWeights, tokenWeights } = given;
+  const rollout = rolloutWeights && (await hostNumbers("rolloutWeights", rolloutWeights, shape));
+  const token = tokenWeights && (await hostNumbers("tokenWeights", tokenWeights, shape));
+  return Float64Array.from(mask, (one, i) => {
+    if (one === 0) return 0;
+    const weight = (rollout ? rollout[i]! : 1) * (token ? token[i]! : 1);
+    if (Number.isFinite(weight)) return weight;
+    const name = rollout && !Number.isFinite(rollout[i]!) ? "rolloutWeights" : "tokenWeights";
+    throw refuse(`${name}[${i}]`, "a finite number", weight);
+  });
+}
+
 /** Collects the tensors of a call that its caller does not get, to let go of them at its end. */
 export class Temporaries {
   readonly #tensors: Tensor[] = [];

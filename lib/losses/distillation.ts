@@ -18,6 +18,7 @@ import {
   refuse,
   reshaped,
   Temporaries,
+  tokenWeightsOf,
 } from "./arguments.js";
 
 const credits = ["logit", "token", "sequence"] as const;
@@ -100,7 +101,8 @@ export interface DistillationResult extends DistillationStatistics {
 }
 
 type RowOutputs = Omit<OpOutputs["distill_loss"], "dlogits">;
-const batchKeys = [
+/** @internal */
+export const batchKeys = [
   ...["shape", "tokenIds", "completionMask", "distillationMask", "oldLogprobs", "rolloutWeights"],
   "tokenWeights",
 ];
@@ -173,15 +175,9 @@ export async function distillationRows(
   const completion = await hostMask("completionMask", batch.completionMask, [b, t]);
   const distilled =
     batch.distillationMask && (await hostMask("distillationMask", batch.distillationMask, [b]));
-  const rollout = batch.rolloutWeights && (await hostNumbers("rolloutWeights", batch.rolloutWeights, [b, t]));
-  const token = batch.tokenWeights && (await hostNumbers("tokenWeights", batch.tokenWeights, [b, t]));
   const old = batch.oldLogprobs && (await hostNumbers("oldLogprobs", batch.oldLogprobs, [b, t]));
   const mask = Uint8Array.from(completion, (one, i) => one * (distilled ? distilled[Math.floor(i / t)]! : 1));
-  const weights = Float64Array.from(mask, (one, i) =>
-    one === 0 ? 0 : (rollout ? rollout[i]! : 1) * (token ? token[i]! : 1),
-  );
-  const wrong = weights.findIndex((weight) => !Number.isFinite(weight));
-  if (wrong >= 0) throw refuse(`weights[${wrong}]`, "finite rolloutWeights and tokenWeights", weights[wrong]);
+  const weights = await tokenWeightsOf(batch, mask, [b, t]);
   const lengths = new Array<number>(b).fill(t);
   const coefficients = aggregationCoefficients(mask, lengths, { aggregation, normalizer });
   return {
@@ -225,7 +221,10 @@ export async function sequenceAdvantages(
 }
 
 /** Sum of coefficient * token loss over the rows that count. @internal */
-export async function aggregate(tokenLoss: Tensor, rows: Pick<Rows, "weights" | "coefficients">) {
+export async function aggregate(
+  tokenLoss: Tensor,
+  rows: { weights: Float64Array; coefficients: Float64Array },
+): Promise<number> {
   const losses = await tokenLoss.readFloats();
   let loss = 0;
   for (let i = 0; i < losses.length; i++)

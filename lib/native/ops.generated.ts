@@ -9,6 +9,7 @@ export type OpName =
   | "attention_paged"
   | "bias_add"
   | "bias_bwd"
+  | "cross_entropy"
   | "distill_loss"
   | "embed_bwd"
   | "embed_fwd"
@@ -16,11 +17,17 @@ export type OpName =
   | "grad_norm"
   | "kv_store"
   | "lerp"
+  | "linear_cross_entropy"
+  | "linear_distill_loss"
+  | "linear_policy_loss"
+  | "linear_statistics"
   | "matmul"
   | "philox"
+  | "policy_loss"
   | "rmsnorm_bwd"
   | "rmsnorm_fwd"
   | "rope"
+  | "row_statistics"
   | "sample"
   | "scale"
   | "scatter_rows"
@@ -100,6 +107,16 @@ export interface OpInputs {
     /** f32 [N] */
     dbias: Tensor;
   };
+  cross_entropy: {
+    /** f32 | bf16 [N, V] */
+    logits: Tensor;
+    /** i32 [N] */
+    tokenIds: Tensor;
+    /** f32 [N] */
+    weights: Tensor;
+    /** f32 [N] */
+    coefficients: Tensor;
+  };
   distill_loss: {
     /** f32 | bf16 [N, V] */
     studentLogits: Tensor;
@@ -160,6 +177,74 @@ export interface OpInputs {
     /** f32 | bf16 [*N] */
     y: Tensor;
   };
+  linear_cross_entropy: {
+    /** f32 [N, D] */
+    hidden: Tensor;
+    /** f32 | bf16 [V, D] */
+    head: Tensor;
+    /** i32 [N] */
+    tokenIds: Tensor;
+    /** f32 [N] */
+    weights: Tensor;
+    /** f32 [N] */
+    coefficients: Tensor;
+    /** f32 [V, D] */
+    dHead?: Tensor;
+  };
+  linear_distill_loss: {
+    /** f32 [N, D] */
+    studentHidden: Tensor;
+    /** f32 | bf16 [V, D] */
+    studentHead: Tensor;
+    /** f32 [N, E] */
+    teacherHidden: Tensor;
+    /** f32 | bf16 [V, E] */
+    teacherHead: Tensor;
+    /** f32 [N, F] */
+    initialTeacherHidden?: Tensor;
+    /** f32 | bf16 [V, F] */
+    initialTeacherHead?: Tensor;
+    /** i32 [N] */
+    tokenIds: Tensor;
+    /** f32 [N] */
+    weights: Tensor;
+    /** f32 [N] */
+    coefficients: Tensor;
+    /** f32 [N] */
+    oldLogprobs?: Tensor;
+    /** f32 [N] */
+    advantages?: Tensor;
+    /** f32 [V, D] */
+    dHead?: Tensor;
+  };
+  linear_policy_loss: {
+    /** f32 [N, D] */
+    hidden: Tensor;
+    /** f32 | bf16 [V, D] */
+    head: Tensor;
+    /** i32 [N] */
+    tokenIds: Tensor;
+    /** f32 [N] */
+    weights: Tensor;
+    /** f32 [N] */
+    coefficients: Tensor;
+    /** f32 [N] */
+    oldLogprobs: Tensor;
+    /** f32 [N] */
+    advantages: Tensor;
+    /** f32 [N] */
+    referenceLogprobs?: Tensor;
+    /** f32 [V, D] */
+    dHead?: Tensor;
+  };
+  linear_statistics: {
+    /** f32 [N, D] */
+    hidden: Tensor;
+    /** f32 | bf16 [V, D] */
+    head: Tensor;
+    /** i32 [N] */
+    tokenIds: Tensor;
+  };
   matmul: {
     /** f32 | bf16 [A0, A1] */
     a: Tensor;
@@ -171,6 +256,22 @@ export interface OpInputs {
   philox: {
     /** i32 [N, 6] */
     counters: Tensor;
+  };
+  policy_loss: {
+    /** f32 | bf16 [N, V] */
+    logits: Tensor;
+    /** i32 [N] */
+    tokenIds: Tensor;
+    /** f32 [N] */
+    weights: Tensor;
+    /** f32 [N] */
+    coefficients: Tensor;
+    /** f32 [N] */
+    oldLogprobs: Tensor;
+    /** f32 [N] */
+    advantages: Tensor;
+    /** f32 [N] */
+    referenceLogprobs?: Tensor;
   };
   rmsnorm_bwd: {
     /** f32 [T, D] */
@@ -199,6 +300,12 @@ export interface OpInputs {
     positions: Tensor;
     /** f32 [F] */
     invFreq: Tensor;
+  };
+  row_statistics: {
+    /** f32 | bf16 [N, V] */
+    logits: Tensor;
+    /** i32 [N] */
+    tokenIds: Tensor;
   };
   sample: {
     /** f32 [N, V] */
@@ -278,6 +385,12 @@ export interface OpAttributes {
   };
   bias_add: { [name: string]: never };
   bias_bwd: { [name: string]: never };
+  cross_entropy: {
+    /** default true */
+    gradient?: boolean;
+    /** default false */
+    inPlace?: boolean;
+  };
   distill_loss: {
     /** default "logit" */
     credit?: "logit" | "token" | "sequence";
@@ -309,6 +422,58 @@ export interface OpAttributes {
     /** default 0 */
     rate?: number;
   };
+  linear_cross_entropy: {
+    /** default true */
+    gradient?: boolean;
+    /** default 0 */
+    chunkTokens?: number;
+  };
+  linear_distill_loss: {
+    /** default "logit" */
+    credit?: "logit" | "token" | "sequence";
+    /** default 0.5 */
+    alpha?: number;
+    /** default null */
+    topK?: number | null;
+    /** default true */
+    tail?: boolean;
+    /** default null */
+    isClip?: number | null;
+    /** default null */
+    advantageClip?: number | null;
+    /** default null */
+    teacherRate?: number | null;
+    /** default 1 */
+    temperature?: number;
+    /** default true */
+    gradient?: boolean;
+    /** default 0 */
+    chunkTokens?: number;
+  };
+  linear_policy_loss: {
+    /** default 0.2 */
+    clipLow?: number;
+    /** default 0.2 */
+    clipHigh?: number;
+    /** default null */
+    dualClip?: number | null;
+    /** default 0 */
+    klCoefficient?: number;
+    /** default "k1" */
+    klKind?: "k1" | "k2" | "k3";
+    /** default 1 */
+    temperature?: number;
+    /** default true */
+    gradient?: boolean;
+    /** default 0 */
+    chunkTokens?: number;
+  };
+  linear_statistics: {
+    /** default 1 */
+    temperature?: number;
+    /** default 0 */
+    chunkTokens?: number;
+  };
   matmul: {
     /** default false */
     transposeA?: boolean;
@@ -320,6 +485,24 @@ export interface OpAttributes {
     bf16Compute?: boolean;
   };
   philox: { [name: string]: never };
+  policy_loss: {
+    /** default 0.2 */
+    clipLow?: number;
+    /** default 0.2 */
+    clipHigh?: number;
+    /** default null */
+    dualClip?: number | null;
+    /** default 0 */
+    klCoefficient?: number;
+    /** default "k1" */
+    klKind?: "k1" | "k2" | "k3";
+    /** default 1 */
+    temperature?: number;
+    /** default true */
+    gradient?: boolean;
+    /** default false */
+    inPlace?: boolean;
+  };
   rmsnorm_bwd: { [name: string]: never };
   rmsnorm_fwd: {
     /** default 0.000001 */
@@ -330,6 +513,10 @@ export interface OpAttributes {
     attentionFactor?: number;
     /** default false */
     inverse?: boolean;
+  };
+  row_statistics: {
+    /** default 1 */
+    temperature?: number;
   };
   sample: { [name: string]: never };
   scale: {
@@ -384,6 +571,14 @@ export interface OpOutputs {
     /** f32 [N] */
     dbias: Tensor;
   };
+  cross_entropy: {
+    /** f32 [N] */
+    tokenLoss: Tensor;
+    /** f32 [N] */
+    logprobs: Tensor;
+    /** the input's dtype [N, V] */
+    dlogits?: Tensor;
+  };
   distill_loss: {
     /** f32 [N] */
     tokenLoss: Tensor;
@@ -434,6 +629,70 @@ export interface OpOutputs {
     /** the input's dtype [*N] */
     x: Tensor;
   };
+  linear_cross_entropy: {
+    /** f32 [N] */
+    tokenLoss: Tensor;
+    /** f32 [N] */
+    logprobs: Tensor;
+    /** f32 [N, D] */
+    dHidden?: Tensor;
+    /** f32 [V, D] */
+    dHead?: Tensor;
+  };
+  linear_distill_loss: {
+    /** f32 [N] */
+    tokenLoss: Tensor;
+    /** f32 [N] */
+    studentLogprobs: Tensor;
+    /** f32 [N] */
+    teacherLogprobs: Tensor;
+    /** f32 [N] */
+    studentLse: Tensor;
+    /** f32 [N] */
+    teacherLse: Tensor;
+    /** f32 [N] */
+    entropy: Tensor;
+    /** f32 [N] */
+    kl: Tensor;
+    /** f32 [N] */
+    ratio: Tensor;
+    /** f32 [N] */
+    studentTopkMass: Tensor;
+    /** f32 [N] */
+    teacherTopkMass: Tensor;
+    /** f32 [N, D] */
+    dHidden?: Tensor;
+    /** f32 [V, D] */
+    dHead?: Tensor;
+  };
+  linear_policy_loss: {
+    /** f32 [N] */
+    tokenLoss: Tensor;
+    /** f32 [N] */
+    logprobs: Tensor;
+    /** f32 [N] */
+    entropy: Tensor;
+    /** f32 [N] */
+    ratio: Tensor;
+    /** f32 [N] */
+    kl: Tensor;
+    /** i32 [N] */
+    clipped: Tensor;
+    /** f32 [N, D] */
+    dHidden?: Tensor;
+    /** f32 [V, D] */
+    dHead?: Tensor;
+  };
+  linear_statistics: {
+    /** f32 [N] */
+    logprobs: Tensor;
+    /** f32 [N] */
+    lse: Tensor;
+    /** f32 [N] */
+    entropy: Tensor;
+    /** f32 [N] */
+    max: Tensor;
+  };
   matmul: {
     /** f32 [M, N] */
     c: Tensor;
@@ -441,6 +700,22 @@ export interface OpOutputs {
   philox: {
     /** i32 [N, 4] */
     words: Tensor;
+  };
+  policy_loss: {
+    /** f32 [N] */
+    tokenLoss: Tensor;
+    /** f32 [N] */
+    logprobs: Tensor;
+    /** f32 [N] */
+    entropy: Tensor;
+    /** f32 [N] */
+    ratio: Tensor;
+    /** f32 [N] */
+    kl: Tensor;
+    /** i32 [N] */
+    clipped: Tensor;
+    /** the input's dtype [N, V] */
+    dlogits?: Tensor;
   };
   rmsnorm_bwd: {
     /** f32 [T, D] */
@@ -457,6 +732,16 @@ export interface OpOutputs {
   rope: {
     /** f32 [T, H, E] */
     x: Tensor;
+  };
+  row_statistics: {
+    /** f32 [N] */
+    logprobs: Tensor;
+    /** f32 [N] */
+    lse: Tensor;
+    /** f32 [N] */
+    entropy: Tensor;
+    /** f32 [N] */
+    max: Tensor;
   };
   sample: {
     /** i32 [N] */

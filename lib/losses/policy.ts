@@ -1,0 +1,204 @@
+import type { Device } from "../native/device.js";
+import { run } from "../native/run.js";
+import { Tensor } from "../native/tensor.js";
+import { type Aggregation, aggregationCoefficients, aggregations } from "./aggregation.js";
+import {
+  batchShape,
+  checkBoolean,
+  checkChoice,
+  checkDevice,
+  checkKeys,
+  checkNumber,
+  type FloatValues,
+  type HostValues,
+  hostMask,
+  hostNumbers,
+  hostTokens,
+  refuse,
+  reshaped,
+  Temporaries,
+  tokenWeightsOf,
+} from "./arguments.js";
+import { aggregate } from "./distillation.js";
+
+/** Inputs of {@link policyLoss}. */
+export interface PolicyInputs {
+  /** [B,T,V], where no argument shows it: logits that are a Tensor do, nested tokenIds do. */
+  shape?: readonly [number, number, number];
+  /** [B,T,V] */
+  logits: FloatValues;
+  /** The sampled tokens, [B,T]. */
+  tokenIds: HostValues;
+  /** 1 for a token of the completion that is ours to learn, [B,T]. */
+  completionMask: HostValues;
+  /** log p(token) under the parameters that the ratio is measured from, [B,T]. */
+  oldLogprobs: HostValues;
+  /** [B] or [B,T]; {@link groupAdvantages} gives the first. */
+  advantages: HostValues;
+  /** min(p_old / p_sampler, 2) of each token, [B,T]. */
+  rolloutWeights?: HostValues;
+  /** Any further factor of each token's loss, [B,T]. */
+  tokenWeights?: HostValues;
+  /** log p(token) under a reference policy, [B,T]; needed where klCoefficient is not 0. */
+  referenceLogprobs?: HostValues;
+}
+
+export interface PolicyOptions {
+  /** The ratio counts down to 1 - clipLow (default 0.2) and up to 1 + clipHigh (default 0.2). */
+  clipLow?: number;
+  clipHigh?: number;
+  /** The loss of a token with a negative advantage is at most dualClip * |advantage|; null for no bound. Default 3. */
+  dualClip?: number | null;
+  /** Default "token-mean". */
+  aggregation?: Aggregation;
+  /** The temperature that the tokens were sampled with. Default 1. */
+  temperature?: number;
+  /** The aggregation's denominator, where micro-batches share one. */
+  normalizer?: number;
+  /** Weight of the KL estimate to the reference. Default 0. */
+  klCoefficient?: number;
+  /** Which estimator: log ratio, its half square, or the unbiased non-negative one. Default "k3". */
+  klKind?: "k1" | "k2" | "k3";
+  /** dLogits takes logits' memory, which must be a Tensor. Default false. */
+  inPlace?: boolean;
+}
+
+/** Result of {@link policyLoss}. */
+export interface PolicyResult {
+  loss: number;
+  /** Weighted, before aggregation, [B,T]. */
+  tokenLoss: Tensor;
+  /** d loss / d logits, [B,T,V]. */
+  dLogits: Tensor;
+  /** Share of the mask's tokens whose loss the range clips. */
+  clipFraction: number;
+  /** [B,T] */
+  ratio: Tensor;
+  /** log p(token), [B,T]. */
+  logprobs: Tensor;
+  entropy: Tensor;
+  /** The KL estimate, 0 without a reference, [B,T]. */
+  kl: Tensor;
+}
+
+const inputKeys = [
+  ...["shape", "logits", "tokenIds", "completionMask", "oldLogprobs", "advantages", "rolloutWeights"],
+  ...["tokenWeights", "referenceLogprobs"],
+];
+const optionKeys = [
+  ...["clipLow", "clipHigh", "dualClip", "aggregation", "temperature", "normalizer", "klCoefficient"],
+  ...["klKind", "inPlace"],
+];
+
+function policyAttributes(options: PolicyOptions, reference: boolean) {
+  checkKeys("options", options, optionKeys);
+  const dualClip = options.dualClip === undefined ? 3 : options.dualClip;
+  if (dualClip !== null) checkNumber("dualClip", dualClip, { least: 1 });
+  const klCoefficient = checkNumber("klCoefficient", options.klCoefficient ?? 0, { least: 0 });
+  if (klCoefficient !== 0 && !reference)
+    throw refuse("klCoefficient", "0, as there are no referenceLogprobs", klCoefficient);
+  return {
+    clipLow: checkNumber("clipLow", options.clipLow ?? 0.2, { least: 0, most: 1 }),
+    clipHigh: checkNumber("clipHigh", options.clipHigh ?? 0.2, { least: 0 }),
+    dualClip,
+    klCoefficient,
+    klKind: checkChoice("klKind", options.klKind ?? "k3", ["k1", "k2", "k3"]),
+    temperature: checkNumber("temperature", options.temperature ?? 1, { least: 1e-6, most: 1e6 }),
+    inPlace: checkBoolean("inPlace", options.inPlace ?? false),
+  };
+}
+
+/** [B,T] from [B] or [B,T]. */
+async function spreadAdvantages(value: unknown, b: number, t: number): Promise<ArrayLike<number>> {
+  const given = value as { length?: number; shape?: readonly number[] } | undefined;
+  const perSequence = value instanceof Tensor ? value.shape.length === 1 : given?.length === b;
+  const nested = Array.isArray(value) && typeof value[0] === "object";
+  if (!perSequence || nested) return hostNumbers("advantages", value, [b, t]);
+  const each = await hostNumbers("advantages", value, [b]);
+  return Float64Array.from({ length: b * t }, (_, i) => each[Math.floor(i / t)]!);
+}
+
+async function policyRows(
+  temporaries: Temporaries,
+  inputs: PolicyInputs,
+  [b, t, v]: readonly [number, number, number],
+  options: PolicyOptions,
+) {
+  const { device } = temporaries;
+  const tokenIds = await hostTokens("tokenIds", inputs.tokenIds, [b, t], v);
+  const mask = await hostMask("completionMask", inputs.completionMask, [b, t]);
+  const weights = await tokenWeightsOf(inputs, mask, [b, t]);
+  const old = await hostNumbers("oldLogprobs", inputs.oldLogprobs, [b, t]);
+  const reference =
+    inputs.referenceLogprobs && (await hostNumbers("referenceLogprobs", inputs.referenceLogprobs, [b, t]));
+  const aggregation = checkChoice("aggregation", options.aggregation ?? "token-mean", aggregations);
+  const { normalizer } = options;
+  if (normalizer !== undefined) checkNumber("normalizer", normalizer, { least: 0, above: true });
+  const coefficients = aggregationCoefficients(mask, new Array<number>(b).fill(t), {
+    aggregation,
+    normalizer,
+  });
+  return {
+    mask,
+    weights,
+    coefficients,
+    inputs: {
+      tokenIds: temporaries.keep(Tensor.from(device, tokenIds, [b * t])),
+      weights: temporaries.floats(weights),
+      coefficients: temporaries.floats(coefficients),
+      oldLogprobs: temporaries.floats(old),
+      advantages: temporaries.floats(await spreadAdvantages(inputs.advantages, b, t)),
+      ...(reference ? { referenceLogprobs: temporaries.floats(reference) } : {}),
+    },
+  };
+}
+
+async function clipFractionOf(clipped: Tensor, mask: ArrayLike<number>): Promise<number> {
+  const flags = await clipped.read();
+  let tokens = 0;
+  let hits = 0;
+  for (let i = 0; i < flags.length; i++) {
+    if (mask[i] === 0) continue;
+    tokens++;
+    hits += flags[i]! & 1;
+  }
+  return hits / Math.max(tokens, 1);
+}
+
+/**
+ * The clipped policy-gradient loss of a batch of completions (PPO with dual clip, as GRPO uses it), with an
+ * optional KL estimate to a reference, and its gradient with respect to the logits.
+ * @throws ERR_SDPO_ARGUMENT naming the argument, what was expected and what was given
+ */
+export async function policyLoss(
+  device: Device,
+  inputs: PolicyInputs,
+  options: PolicyOptions = {},
+): Promise<PolicyResult> {
+  checkDevice(device);
+  checkKeys("inputs", inputs, inputKeys);
+  const attributes = policyAttributes(options, inputs.referenceLogprobs !== undefined);
+  if (attributes.inPlace && !(inputs.logits instanceof Tensor))
+    throw refuse("logits", "a Tensor, as inPlace is set", inputs.logits);
+  const shape = batchShape("logits", inputs.shape, inputs.logits, [inputs.tokenIds, inputs.completionMask]);
+  const [b, t] = shape;
+  const temporaries = new Temporaries(device);
+  try {
+    const logits = temporaries.matrix("logits", inputs.logits, shape);
+    const rows = await policyRows(temporaries, inputs, shape, options);
+    const outputs = await run(device, "policy_loss", { logits, ...rows.inputs }, attributes);
+    temporaries.keep(outputs.clipped);
+    return {
+      loss: await aggregate(outputs.tokenLoss, rows),
+      clipFraction: await clipFractionOf(outputs.clipped, rows.mask),
+      tokenLoss: reshaped(outputs.tokenLoss, [b, t]),
+      dLogits: reshaped(outputs.dlogits!, shape),
+      ratio: reshaped(outputs.ratio, [b, t]),
+      logprobs: reshaped(outputs.logprobs, [b, t]),
+      entropy: reshaped(outputs.entropy, [b, t]),
+      kl: reshaped(outputs.kl, [b, t]),
+    };
+  } finally {
+    temporaries.dispose();
+  }
+}
