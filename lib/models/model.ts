@@ -289,12 +289,12 @@ export class Model {
       dHead: this.head("gradient"),
     };
     const { tokenLoss, dHidden } = await run(this.device, "linear_cross_entropy", inputs);
-    await this.backwardHidden(tape!, dHidden);
+    await this.backwardHidden(tape!, dHidden!);
     const loss = (await tokenLoss.readFloats()).reduce((sum, x) => sum + x / n, 0);
     const gradients = new Map<string, Float32Array>();
     for (const { name } of this.parameters)
       gradients.set(name, await this.parameter("gradient", name).readFloats());
-    for (const tensor of [tokenLoss, dHidden, ...Object.values(inputs)]) tensor.dispose();
+    for (const tensor of [tokenLoss, dHidden!, ...Object.values(inputs)]) tensor.dispose();
     return { loss, gradients };
   }
 
