@@ -77,12 +77,6 @@ export function decodeWords(ids: Iterable<number>): string {
  */
 export function wordTokenizerFiles(): Record<"tokenizer.json" | "tokenizer_config.json", object> {
   const vocab = Object.fromEntries(WORDS.map((word, id) => [word, id]));
-  const model = {
-    type: "WordPiece",
-    unk_token: "<pad>",
-    continuing_subword_prefix: "##",
-    max_input_chars_per_word: 100,
-  };
   return {
     "tokenizer.json": {
       version: "1.0",
@@ -93,7 +87,7 @@ export function wordTokenizerFiles(): Record<"tokenizer.json" | "tokenizer_confi
       pre_tokenizer: { type: "Split", pattern: { Regex: WORD }, behavior: "Removed", invert: true },
       post_processor: null,
       decoder: null,
-      model: { ...model, vocab },
+      model: { type: "WordLevel", unk_token: "<pad>", vocab },
     },
     "tokenizer_config.json": {
       tokenizer_class: "PreTrainedTokenizerFast",

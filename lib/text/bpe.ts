@@ -18,9 +18,9 @@ const CACHED_LENGTH = 12;
 const CACHED_PIECES = 65536;
 const POSITIONS = 2 ** 31;
 
-/** The bytes a token stands for. A token with characters outside the alphabet stands for its own UTF-8. */
-export function tokenBytes(token: string, added: boolean): Uint8Array {
-  const bytes = added ? [undefined] : Array.from(token, (character) => CHARACTER_TO_BYTE.get(character));
+/** The bytes a token stands for: its own UTF-8 where it is literal or has characters outside the alphabet. */
+export function tokenBytes(token: string, literal: boolean): Uint8Array {
+  const bytes = literal ? [undefined] : Array.from(token, (character) => CHARACTER_TO_BYTE.get(character));
   return bytes.includes(undefined) ? new TextEncoder().encode(token) : Uint8Array.from(bytes as number[]);
 }
 

@@ -1,4 +1,4 @@
-/** Text to ids: added tokens are cut out, the rest is normalized, split into pieces and byte pair encoded. */
+/** Text to ids: added tokens are cut out, the rest is normalized, split into pieces; these are byte pair encoded, or words. */
 import { BytePairEncoder } from "./bpe.js";
 import { type AddedToken, escapeRegExp, type TokenizerSpec } from "./spec.js";
 
@@ -27,16 +27,33 @@ class AddedTokenFinder {
   }
 }
 
+/** Each piece is one token: its own, or the unknown one. */
+class WordEncoder {
+  readonly #ids: ReadonlyMap<string | undefined, number>;
+  readonly #unknownId: number;
+
+  constructor(spec: TokenizerSpec) {
+    const special = new Set(spec.addedTokens.filter((token) => token.special).map((token) => token.id));
+    const words = spec.tokens.map((token, id) => [token, id] as const);
+    this.#ids = new Map(words.filter(([, id]) => !special.has(id)));
+    this.#unknownId = spec.unknownId!;
+  }
+
+  encode(piece: string, out: number[]): void {
+    out.push(this.#ids.get(piece) ?? this.#unknownId);
+  }
+}
+
 export class Encoder {
   readonly #spec: TokenizerSpec;
-  readonly #bpe: BytePairEncoder;
+  readonly #model: BytePairEncoder | WordEncoder;
   readonly #splits: readonly { readonly regExp: RegExp; readonly keepGaps: boolean }[];
   readonly #raw: AddedTokenFinder;
   readonly #normalized: AddedTokenFinder;
 
   constructor(spec: TokenizerSpec) {
     this.#spec = spec;
-    this.#bpe = new BytePairEncoder(spec);
+    this.#model = spec.words ? new WordEncoder(spec) : new BytePairEncoder(spec);
     this.#splits = spec.splits.map(({ pattern, keepGaps }) => ({
       regExp: new RegExp(pattern, "gu"),
       keepGaps,
@@ -74,7 +91,7 @@ export class Encoder {
     for (const { regExp, keepGaps } of this.#splits) {
       pieces = pieces.flatMap((piece) => splitPieces(piece, regExp, keepGaps));
     }
-    for (const piece of pieces) this.#bpe.encode(piece, out);
+    for (const piece of pieces) this.#model.encode(piece, out);
   }
 }
 

@@ -1,5 +1,5 @@
 /**
- * What determines a byte-level BPE tokenizer's ids, checked and compiled from tokenizer.json.
+ * What determines a tokenizer's ids (byte-level BPE, or whole words), checked and compiled from tokenizer.json.
  * Kinds of tokenizers.json that the models here do not use (WordPiece, Unigram, byte fallback, ...) are refused by name.
  */
 import { asArray, asIndex, asObject, asString, type Json, malformed, unsupported } from "./json.js";
@@ -24,7 +24,9 @@ export interface Split {
 export type UnicodeForm = "NFC" | "NFD" | "NFKC" | "NFKD";
 
 export interface TokenizerSpec {
-  /** Token by id, in GPT-2's byte alphabet except for added tokens; ids may have holes. */
+  /** Each piece is a token as it stands (WordLevel), and blanks stand between the tokens of a text. */
+  readonly words: boolean;
+  /** Token by id, in GPT-2's byte alphabet except for added tokens and words; ids may have holes. */
   readonly tokens: readonly (string | undefined)[];
   /** (left, right, result) ids of each merge, best first. */
   readonly merges: Int32Array;
@@ -33,7 +35,7 @@ export interface TokenizerSpec {
   readonly splits: readonly Split[];
   /** A piece that is a token as a whole is taken without looking at the merges. */
   readonly ignoreMerges: boolean;
-  /** Stands for bytes without a token; where undefined they vanish. */
+  /** Stands for bytes (or words) without a token; where undefined they vanish. */
   readonly unknownId: number | undefined;
   /** Ids that the post-processor puts before and after a text. */
   readonly prefix: readonly number[];
@@ -44,7 +46,8 @@ export interface TokenizerSpec {
 export const GPT2_SPLIT = String.raw`'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+`;
 
 const MAX_TOKENS = 2 ** 22;
-const SUPPORTED = "this package reads byte-level BPE tokenizers (Llama 3, Qwen, OLMo, SmolLM, GPT-2 style)";
+const SUPPORTED =
+  "this package reads byte-level BPE tokenizers (Llama 3, Qwen, OLMo, SmolLM, GPT-2 style) and WordLevel ones";
 
 /** Checks and compiles a parsed tokenizer.json. `file` names it in errors; `extra` are further added tokens, as in the file. */
 export function parseTokenizerJson(
@@ -55,31 +58,33 @@ export function parseTokenizerJson(
   const root = asObject(file, "the file", json);
   const model = asObject(file, "model", root.model);
   checkModel(model, file);
+  const words = model.type === "WordLevel";
   const ids = parseVocabulary(model.vocab, file);
-  const merges = parseMerges(model.merges, ids, file);
+  const merges = words ? new Int32Array() : parseMerges(model.merges, ids, file);
   const addedTokens = parseAddedTokens(root.added_tokens ?? [], extra, ids, file);
   const tokens: (string | undefined)[] = [];
   for (const [token, id] of ids) tokens[id] = token;
   const { splits, byteLevel } = parsePreTokenizer(root.pre_tokenizer, file, "pre_tokenizer");
-  if (!byteLevel)
-    unsupported(file, "pre_tokenizer", root.pre_tokenizer, `it has no ByteLevel step, and ${SUPPORTED}`);
-  parseDecoder(root.decoder, file);
+  if (byteLevel === words) {
+    const need = words ? "WordLevel takes no ByteLevel step" : "it has no ByteLevel step";
+    unsupported(file, "pre_tokenizer", root.pre_tokenizer, `${need}, and ${SUPPORTED}`);
+  }
+  parseDecoder(root.decoder, words, file);
   return {
+    words,
     tokens: Array.from(tokens),
     merges,
     addedTokens,
     normalizers: parseNormalizer(root.normalizer, file, "normalizer"),
     splits,
     ignoreMerges: model.ignore_merges === true,
-    unknownId:
-      model.unk_token == null || model.unk_token === ""
-        ? undefined
-        : ids.get(asString(file, "model.unk_token", model.unk_token)),
+    unknownId: parseUnknown(model.unk_token, words, ids, file),
     ...parsePostProcessor(root.post_processor, file, "post_processor"),
   };
 }
 
 function checkModel(model: Json, file: string): void {
+  if (model.type === "WordLevel") return;
   if (model.type !== "BPE") unsupported(file, "model.type", model.type, SUPPORTED);
   for (const field of ["byte_fallback", "fuse_unk"]) {
     if (model[field]) unsupported(file, `model.${field}`, model[field], SUPPORTED);
@@ -88,6 +93,14 @@ function checkModel(model: Json, file: string): void {
     if (model[field])
       unsupported(file, `model.${field}`, model[field], "remove it, or use another tokenizer");
   }
+}
+
+/** A word without a token needs one that stands for it; bytes may vanish. */
+function parseUnknown(value: unknown, words: boolean, ids: ReadonlyMap<string, number>, file: string) {
+  if (!words && (value == null || value === "")) return undefined;
+  const id = ids.get(asString(file, "model.unk_token", value));
+  if (words && id === undefined) malformed(file, "model.unk_token", value, "model.vocab must have it");
+  return id;
 }
 
 function parseVocabulary(value: unknown, file: string): Map<string, number> {
@@ -253,8 +266,9 @@ export function escapeRegExp(text: string): string {
   return text.replace(/[\\^$.*+?()[\]{}|/-]/g, "\\$&");
 }
 
-function parseDecoder(value: unknown, file: string): void {
+function parseDecoder(value: unknown, words: boolean, file: string): void {
   if (value == null) return;
+  if (words) unsupported(file, "decoder", value, "WordLevel takes none: blanks stand between words");
   const decoder = asObject(file, "decoder", value);
   const steps = decoder.type === "Sequence" ? asArray(file, "decoder.decoders", decoder.decoders) : [decoder];
   steps.forEach((step, i) => {

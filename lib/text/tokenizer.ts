@@ -30,8 +30,9 @@ export interface TokenStream {
 }
 
 const MAX_FILE_BYTES = 2 ** 28;
+const BLANK = 32;
 
-/** A byte-level BPE tokenizer with its chat template. Immutable. */
+/** A byte-level BPE tokenizer, or one of whole words, with its chat template. Immutable. */
 export class Tokenizer {
   readonly eosTokenIds: readonly number[];
   readonly bosTokenId: number | undefined;
@@ -124,7 +125,7 @@ export class Tokenizer {
     return this.#ids.get(token);
   }
 
-  /** The token as tokenizer.json writes it (GPT-2's byte alphabet); undefined where no token has this id. */
+  /** The token as tokenizer.json writes it (bytes in GPT-2's alphabet); undefined where no token has this id. */
   idToToken(id: number): string | undefined {
     return this.#spec.tokens[id];
   }
@@ -142,20 +143,21 @@ export class Tokenizer {
     return Int32Array.from([...this.#spec.prefix, ...ids, ...this.#spec.suffix]);
   }
 
-  /** Text of `ids`, without cleaning up spaces; each maximal bad byte sequence is one U+FFFD, an id without a token is empty. */
+  /** Text of `ids`, whole words with a blank between them, without cleaning up spaces; each maximal bad byte sequence is one U+FFFD, an id without a token is empty. */
   decode(ids: ArrayLike<number>, options: { skipSpecial?: boolean } = {}): string {
     if (typeof ids !== "object" || ids === null || !Number.isInteger(ids.length)) {
       throw new SdpoError("ERR_SDPO_TEXT", `ids is ${show(ids)}; it must be an array of token ids`);
     }
-    const bytes = Array.from(ids, (id) => this.#bytesOf(id, options.skipSpecial === true));
+    const bytes = Array.from(ids, this.#reader(options));
     return new TextDecoder("utf-8", { ignoreBOM: true }).decode(Buffer.concat(bytes));
   }
 
   /** For ids that come one by one; the texts together are what {@link Tokenizer.decode} gives. */
   stream(options: { skipSpecial?: boolean } = {}): TokenStream {
     const decoder = new TextDecoder("utf-8", { ignoreBOM: true });
+    const read = this.#reader(options);
     return {
-      push: (id) => decoder.decode(this.#bytesOf(id, options.skipSpecial === true), { stream: true }),
+      push: (id) => decoder.decode(read(id), { stream: true }),
       flush: () => decoder.decode(),
     };
   }
@@ -199,6 +201,18 @@ export class Tokenizer {
     );
   }
 
+  /** The bytes of ids that come one after another. */
+  #reader({ skipSpecial = false }: { skipSpecial?: boolean }): (id: number) => Uint8Array {
+    let between = false;
+    return (id) => {
+      const bytes = this.#bytesOf(id, skipSpecial);
+      if (!this.#spec.words || bytes.length === 0) return bytes;
+      if (between) return Uint8Array.of(BLANK, ...bytes);
+      between = true;
+      return bytes;
+    };
+  }
+
   #bytesOf(id: number, skipSpecial: boolean): Uint8Array {
     if (!Number.isInteger(id) || id < 0 || id >= this.vocabularySize) {
       throw new SdpoError(
@@ -208,7 +222,7 @@ export class Tokenizer {
     }
     const added = this.#added.get(id);
     if (skipSpecial && added?.special) return new Uint8Array();
-    this.#bytes[id] ??= tokenBytes(this.#spec.tokens[id] ?? "", added !== undefined);
+    this.#bytes[id] ??= tokenBytes(this.#spec.tokens[id] ?? "", this.#spec.words || added !== undefined);
     return this.#bytes[id];
   }
 }

@@ -43,6 +43,13 @@ const FILES: [string, unknown, string, RegExp][] = [
     /model\.type "WordPiece" is not supported; .*byte-level BPE/,
   ],
   ["tokenizerJson/model/type", "Unigram", TEXT, /model\.type "Unigram"/],
+  ["tokenizerJson/model", { type: "WordLevel", vocab: {} }, FILE, /model\.vocab is \{\}/],
+  [
+    "tokenizerJson/model/type",
+    "WordLevel",
+    TEXT,
+    /pre_tokenizer .* is not supported; WordLevel takes no ByteL/,
+  ],
   ["tokenizerJson/model/byte_fallback", true, TEXT, /model\.byte_fallback true/],
   ["tokenizerJson/model/dropout", 0.1, TEXT, /model\.dropout 0\.1/],
   ["tokenizerJson/model/end_of_word_suffix", "</w>", TEXT, /end_of_word_suffix "<\/w>"/],
