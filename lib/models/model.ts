@@ -340,7 +340,11 @@ export class Model {
     if (this.path.endsWith(".gguf")) {
       const files = filesFromGguf(await readGgufMetadata(this.path), this.path);
       await writeJson(join(folder, "tokenizer.json"), files.tokenizerJson);
-      await writeJson(join(folder, "tokenizer_config.json"), files.tokenizerConfig ?? {});
+      const config = files.tokenizerConfig as Record<string, unknown> | undefined;
+      await writeJson(join(folder, "tokenizer_config.json"), {
+        ...config,
+        chat_template: files.chatTemplate,
+      });
       return;
     }
     for (const name of TOKENIZER_FILES) {
