@@ -138,8 +138,9 @@ describe.each(names)("%s", (name) => {
     checkGradients(await allGradients(model), golden, `sdpo.${kind}.grad.`);
   });
 
-  test.skipIf(!manifest.models[name]!.adamw)("three AdamW steps and the EMA teacher", async () => {
-    const expected = manifest.models[name]!.adamw!;
+  const expected = manifest.models[name]!.adamw;
+  if (!expected) return;
+  test("three AdamW steps and the EMA teacher", async () => {
     using trained = await Model.load(goldenPath("models", name), { device, dtype: "f32" });
     for (const slot of ["first_moment", "second_moment", "ema"]) trained.addSlot(slot);
     await run(device, "lerp", { x: trained.flat("ema"), y: trained.flat("weight") }, { rate: 1 });
