@@ -1,0 +1,36 @@
+import { InvalidArgumentError, Option } from "commander";
+
+/** A parser of numbers in a range, for commander: what does not fit is a usage error. */
+export function numberIn(low: number, high: number, kind: "integer" | "number" = "number") {
+  return (text: string): number => {
+    const value = text.trim() === "" ? Number.NaN : Number(text);
+    const fits = value >= low && value <= high && (kind === "number" || Number.isSafeInteger(value));
+    if (fits) return value;
+    throw new InvalidArgumentError(
+      `Expected ${kind === "integer" ? "an integer" : "a number"} from ${low} to ${high}.`,
+    );
+  };
+}
+
+export const countFrom = (low: number) => numberIn(low, 2 ** 31 - 1, "integer");
+
+/** Collects an option that may be given several times. */
+export function collect(text: string, previous: string[] = []): string[] {
+  return [...previous, text];
+}
+
+export const modelOption = () =>
+  new Option("-m, --model <path>", "a Hugging Face folder, .safetensors or .gguf file");
+export const deviceOption = () => new Option("--device <name>", "auto, cpu, cuda, cuda:<index> or simt");
+export const dtypeOption = () =>
+  new Option("--dtype <type>", "of the weights in memory; as they are stored by default").choices([
+    "f32",
+    "bf16",
+  ]);
+export const environmentOption = () => new Option("-e, --environment <name>", "mcq, exact, house-dates");
+export const environmentOptionsOption = () =>
+  new Option("--option <name=value>", "an option of the environment; may be repeated").argParser(collect);
+export const seedOption = () =>
+  new Option("--seed <n>", "of the random numbers").argParser(
+    numberIn(0, Number.MAX_SAFE_INTEGER, "integer"),
+  );

@@ -1,0 +1,55 @@
+import type { Readable } from "node:stream";
+
+/** Where a command reads and writes: the process's streams, or a test's. */
+export interface CliIo {
+  stdin: Readable & { isTTY?: boolean };
+  stdout: { write(text: string): unknown; isTTY?: boolean; columns?: number };
+  stderr: { write(text: string): unknown; isTTY?: boolean };
+}
+
+/** One line to standard output. */
+export function print(io: CliIo, line = ""): void {
+  io.stdout.write(`${line}\n`);
+}
+
+export function printJson(io: CliIo, value: unknown): void {
+  io.stdout.write(`${JSON.stringify(value, null, 2)}\n`);
+}
+
+/** Lines `name  value` with the values below each other. */
+export function printPairs(io: CliIo, pairs: readonly (readonly [string, unknown])[]): void {
+  const width = Math.max(...pairs.map(([name]) => name.length));
+  for (const [name, value] of pairs) print(io, `${name.padEnd(width)}  ${value}`);
+}
+
+/** Bytes as people write them: 98.4 MB. */
+export function bytes(count: number): string {
+  const units = ["B", "kB", "MB", "GB", "TB"];
+  let value = count;
+  let unit = 0;
+  while (value >= 1000 && unit < units.length - 1) {
+    value /= 1000;
+    unit++;
+  }
+  return `${unit === 0 ? value : value.toFixed(value < 10 ? 2 : 1)} ${units[unit]}`;
+}
+
+/** A count with its thousands apart: 134,515,008. */
+export function count(value: number): string {
+  return value.toLocaleString("en-US");
+}
+
+/** Runs `body` with a signal that the first Ctrl-C fires; a second one ends the process with 130. */
+export async function interruptible<T>(body: (signal: AbortSignal) => Promise<T>): Promise<T> {
+  const controller = new AbortController();
+  const onSignal = () => {
+    if (controller.signal.aborted) process.exit(130);
+    controller.abort();
+  };
+  process.on("SIGINT", onSignal);
+  try {
+    return await body(controller.signal);
+  } finally {
+    process.off("SIGINT", onSignal);
+  }
+}

@@ -1,0 +1,10 @@
+#!/usr/bin/env node
+import { runCli } from "./program.js";
+
+// A reader that goes away, as in `sdpo inspect x | head`, is no error.
+process.stdout.on("error", (error: NodeJS.ErrnoException) => {
+  if (error.code !== "EPIPE") throw error;
+  process.exit(0);
+});
+
+process.exitCode = await runCli(process.argv.slice(2), process);
