@@ -189,98 +189,16 @@ void define_cancel(Napi::Env env, Napi::Object exports) {
               }));
 }
 
+Napi::FunctionReference& tensor_constructor(Napi::Env env) {
+  return env.GetInstanceData<Instance>()->tensor_constructor;
+}
+
 void init_env(Napi::Env env) {
   auto* instance = new Instance;
   env.SetInstanceData(instance);
   instance->state->settle = SettleFunction::New(env, "sdpo", 0, 1);
   instance->state->settle.Unref(env);
   env.AddCleanupHook(drain, instance);  // after the thread-safe function: hooks run last in, first out
-}
-
-// ---- tensor handles ----
-
-void TensorHandle::define(Napi::Env env, Napi::Object) {
-  Napi::Function constructor = DefineClass(
-      env, "TensorHandle",
-      {InstanceMethod<&TensorHandle::shape>("shape"), InstanceMethod<&TensorHandle::dtype>("dtype"),
-       InstanceMethod<&TensorHandle::read>("read"), InstanceMethod<&TensorHandle::rows>("rows"),
-       InstanceMethod<&TensorHandle::reshape>("reshape"), InstanceMethod<&TensorHandle::dispose>("dispose")});
-  env.GetInstanceData<Instance>()->tensor_constructor = Napi::Persistent(constructor);
-}
-
-Napi::Value TensorHandle::wrap(Napi::Env env, const Tensor& tensor) {
-  if (!tensor) return env.Null();
-  Napi::FunctionReference& constructor = env.GetInstanceData<Instance>()->tensor_constructor;
-  return constructor.New({Napi::External<Tensor>::New(env, const_cast<Tensor*>(&tensor))});
-}
-
-TensorHandle::TensorHandle(const Napi::CallbackInfo& info) : Napi::ObjectWrap<TensorHandle>(info) {
-  if (!info[0].IsExternal()) throw Napi::TypeError::New(info.Env(), "a tensor handle is not made by hand");
-  tensor_ = *info[0].As<Napi::External<Tensor>>().Data();
-  Napi::MemoryManagement::AdjustExternalMemory(info.Env(), int64_t(tensor_.bytes()));
-}
-
-TensorHandle::~TensorHandle() { let_go(Env()); }
-
-void TensorHandle::let_go(Napi::Env env) {
-  if (!tensor_) return;
-  Napi::MemoryManagement::AdjustExternalMemory(env, -int64_t(tensor_.bytes()));
-  tensor_ = Tensor();
-}
-
-Tensor TensorHandle::from(const Napi::Value& value) {
-  TensorHandle* handle = value.IsObject() ? Unwrap(value.As<Napi::Object>()) : nullptr;
-  if (!handle || !handle->tensor_) throw Error("ERR_SDPO_DISPOSED", "the tensor has been disposed of");
-  return handle->tensor_;
-}
-
-Tensor TensorHandle::from_optional(const Napi::Value& value) {
-  return value.IsUndefined() || value.IsNull() ? Tensor() : from(value);
-}
-
-Napi::Value TensorHandle::shape(const Napi::CallbackInfo& info) {
-  Napi::Array shape = Napi::Array::New(info.Env(), tensor_.shape().size());
-  for (size_t i = 0; i < tensor_.shape().size(); i++) shape[uint32_t(i)] = double(tensor_.shape()[i]);
-  return shape;
-}
-
-Napi::Value TensorHandle::dtype(const Napi::CallbackInfo& info) {
-  return Napi::String::New(info.Env(), dtype_name(tensor_.dtype()));
-}
-
-Napi::Value TensorHandle::read(const Napi::CallbackInfo& info) {
-  return guarded(info.Env(), [&]() -> Napi::Value {
-    const Tensor tensor = from(info.This());
-    auto bytes = std::make_shared<std::unique_ptr<uint8_t[]>>();
-    return submit(
-        info.Env(), DeviceHandle::from(info[0]).queue, nullptr,
-        [tensor, bytes] {
-          bytes->reset(new uint8_t[tensor.bytes()]);
-          tensor.to_host(bytes->get());
-        },
-        [tensor, bytes](Napi::Env env) -> Napi::Value {
-          Napi::ArrayBuffer buffer = Napi::ArrayBuffer::New(env, tensor.bytes());
-          if (tensor.bytes()) std::memcpy(buffer.Data(), bytes->get(), tensor.bytes());
-          return buffer;
-        });
-  });
-}
-
-Napi::Value TensorHandle::rows(const Napi::CallbackInfo& info) {
-  return guarded(info.Env(), [&] {
-    return wrap(info.Env(),
-                from(info.This()).rows(info[0].ToNumber().Int64Value(), info[1].ToNumber().Int64Value()));
-  });
-}
-
-Napi::Value TensorHandle::reshape(const Napi::CallbackInfo& info) {
-  return guarded(info.Env(),
-                 [&] { return wrap(info.Env(), from(info.This()).reshape(shape_from(info[0]))); });
-}
-
-Napi::Value TensorHandle::dispose(const Napi::CallbackInfo& info) {
-  let_go(info.Env());
-  return info.Env().Undefined();
 }
 
 }  // namespace sdpo

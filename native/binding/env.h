@@ -31,6 +31,7 @@ Napi::Value guarded(Napi::Env env, const std::function<Napi::Value()>& body);
 CancelFlag cancel_flag(const Napi::Value& value);
 
 void init_env(Napi::Env env);
+Napi::FunctionReference& tensor_constructor(Napi::Env env);
 void define_cancel(Napi::Env env, Napi::Object exports);
 
 // A device as JavaScript holds it; dispose() lets go of it.

@@ -10,7 +10,8 @@ const TYPESCRIPT = [
   ["rollouts", "losses", "feedback"],
   ["models"],
   ["environments", "text", "native"],
-  ["config", "errors"],
+  ["config"],
+  ["errors"],
 ];
 const CPP = [["binding"], ["engine"], ["models"], ["ops"], ["io", "backends"], ["core"]];
 
