@@ -6,6 +6,10 @@
 #include <cstdint>
 #include <cstring>
 
+#if defined(__AVX2__)
+#include <immintrin.h>
+#endif
+
 #ifndef SDPO_ISA
 #define SDPO_ISA baseline
 #define SDPO_VECTOR_BYTES 16
@@ -43,12 +47,30 @@ inline Vec load(const float* p) {
 inline void store(float* p, Vec v) { std::memcpy(p, &v, sizeof v); }
 
 // The first n (1..kLanes) lanes; the others are `fill`.
+#if defined(__AVX512F__)
+inline Vec load_part(const float* p, int n, float fill) {
+  return (Vec)_mm512_mask_loadu_ps((__m512)splat(fill), __mmask16((1u << n) - 1), p);
+}
+inline void store_part(float* p, Vec v, int n) {
+  _mm512_mask_storeu_ps(p, __mmask16((1u << n) - 1), (__m512)v);
+}
+#elif defined(__AVX2__)
+inline VecI first_lanes(int n) { return VecI{0, 1, 2, 3, 4, 5, 6, 7} < splat_i(n); }
+inline Vec load_part(const float* p, int n, float fill) {
+  const __m256i mask = (__m256i)first_lanes(n);
+  return (Vec)_mm256_blendv_ps((__m256)splat(fill), _mm256_maskload_ps(p, mask), (__m256)mask);
+}
+inline void store_part(float* p, Vec v, int n) { _mm256_maskstore_ps(p, (__m256i)first_lanes(n), (__m256)v); }
+#else
 inline Vec load_part(const float* p, int n, float fill) {
   Vec v = splat(fill);
-  std::memcpy(&v, p, size_t(n) * 4);
+  for (int i = 0; i < n; i++) v[i] = p[i];
   return v;
 }
-inline void store_part(float* p, Vec v, int n) { std::memcpy(p, &v, size_t(n) * 4); }
+inline void store_part(float* p, Vec v, int n) {
+  for (int i = 0; i < n; i++) p[i] = v[i];
+}
+#endif
 
 // GCC widens a vector of 16-bit integers in halves; the instruction does it in one. (The masked form: GCC 12
 // warns of an uninitialised variable inside the other.)
@@ -113,9 +135,11 @@ inline Vec vmax(Vec a, Vec b) { return select(a > b, a, b); }
 inline Vec vmin(Vec a, Vec b) { return select(a < b, a, b); }
 
 inline float reduce_add(Vec v) {
-  float s = 0;
-  for (int i = 0; i < kLanes; i++) s += v[i];
-  return s;
+  typedef float Four __attribute__((vector_size(16)));
+  Four part[kLanes / 4];
+  std::memcpy(part, &v, sizeof v);
+  for (int i = 1; i < kLanes / 4; i++) part[0] += part[i];
+  return (part[0][0] + part[0][1]) + (part[0][2] + part[0][3]);
 }
 inline float reduce_max(Vec v) {
   float m = v[0];

@@ -2,7 +2,8 @@
 // float32, c = attention_factor cos(a), s = attention_factor sin(a),
 //   x[f] <- x[f] c - x[f+F] s,  x[f+F] <- x[f+F] c + x[f] s   for each head of a token.
 // x [T,H,E], positions [T], inv_freq [F], E = 2F. inverse: the transpose (s negated), for gradients.
-#include <cmath>
+#include "ops/rope.h"
+
 #include <vector>
 
 #include "core/parallel.h"
@@ -18,22 +19,10 @@ void rope(const Call& call) {
   const float *inv_freq = call.in_as<float>(2), factor = float(call.number(0));
   const float sign = call.flag(1) ? -factor : factor;
   parallel_for(tokens, 1 + 4096 / (heads * size + 1), [&](int64_t begin, int64_t end) {
-    std::vector<float> cosine(half), sine(half);
-    for (int64_t t = begin; t < end; t++) {
-      for (int64_t f = 0; f < half; f++) {
-        const float angle = float(positions[t]) * inv_freq[f];
-        cosine[f] = std::cos(angle) * factor;
-        sine[f] = std::sin(angle) * sign;
-      }
-      for (int64_t h = 0; h < heads; h++) {
-        float *low = call.out_as<float>(0) + (t * heads + h) * size, *high = low + half;
-        for (int64_t f = 0; f < half; f++) {
-          const float a = low[f], b = high[f];
-          low[f] = a * cosine[f] - b * sine[f];
-          high[f] = b * cosine[f] + a * sine[f];
-        }
-      }
-    }
+    std::vector<float> cosine(size_t(half + 15) / 16 * 16), sine(cosine.size());
+    for (int64_t t = begin; t < end; t++)
+      rope_token(call.out_as<float>(0) + t * heads * size, heads, half, float(positions[t]), inv_freq, factor,
+                 sign, cosine.data(), sine.data());
   });
 }
 

@@ -21,6 +21,9 @@
 namespace sdpo {
 namespace {
 
+constexpr int kBands = 1024;
+constexpr float kBandsPerUnit = 16;  // bands of z
+
 struct Candidate {
   float logit, weight;
   int32_t id;
@@ -62,7 +65,8 @@ double total_weight(const std::vector<Candidate>& candidates) {
   return sum;
 }
 
-// Leaves the fewest most probable candidates whose weights reach `mass`, by bisection with nth_element.
+// Leaves the fewest most probable candidates whose weights reach `mass` (all, where they do not), the least
+// probable one last: bisection with nth_element.
 void keep_mass(std::vector<Candidate>& candidates, double mass) {
   auto begin = candidates.begin(), end = candidates.end();
   while (end - begin > 1) {
@@ -96,7 +100,7 @@ class Sampler {
     chunk_weights(row.logits, row.vocabulary, most, temperature, weights_.data(), sums_.data());
     double total = 0;
     for (double sum : sums_) total += sum;
-    if (!greedy && (top_k_of(row) || row.top_p < 1 || row.min_p > 0)) truncate(row, total);
+    if (!greedy && (top_k_of(row) || row.top_p < 1 || row.min_p > 0)) truncate(row, most, total);
     *id = int32_t(greedy ? std::find(row.logits, row.logits + row.vocabulary, most) - row.logits
                          : draw(row, uniform));
     *logprob = float(double(row.logits[*id] - most) / double(temperature) - std::log(total));
@@ -115,42 +119,51 @@ class Sampler {
     return most;
   }
 
-  // A superset of what stays, small as a rule: bounds that need no order.
-  void gather(const Row& row, double total) {
-    float least_logit = -std::numeric_limits<float>::infinity(), least_weight = 0;
-    if (const int64_t k = top_k_of(row)) {
-      // k chunks have a maximum, hence the row has k logits, at least as large as the k-th largest maximum.
-      if (k <= chunks_) {
-        std::nth_element(maxima_.begin(), maxima_.begin() + (k - 1), maxima_.end(), std::greater<float>());
-        least_logit = maxima_[size_t(k - 1)];
-      }
-    } else {
-      // Weights below this sum to less than the mass that top_p leaves out, whatever their number.
-      const double spare = (1 - double(row.top_p)) * total / double(row.vocabulary);
-      least_weight = std::max(row.min_p, float(spare * (1 - 1e-6)));
+  // The top_k most probable tokens, the least probable one last.
+  void keep_most_probable(const Row& row, int64_t k) {
+    // k chunks have a maximum, hence the row has k logits, at least as large as the k-th largest maximum.
+    float floor = -std::numeric_limits<float>::infinity();
+    if (k <= chunks_) {
+      std::nth_element(maxima_.begin(), maxima_.begin() + (k - 1), maxima_.end(), std::greater<float>());
+      floor = maxima_[size_t(k - 1)];
     }
-    candidates_.clear();
     for (int64_t i = 0; i < row.vocabulary; i++)
-      if (weights_[i] >= least_weight && row.logits[i] >= least_logit)
-        candidates_.push_back({row.logits[i], weights_[i], int32_t(i)});
+      if (row.logits[i] >= floor) candidates_.push_back({row.logits[i], weights_[size_t(i)], int32_t(i)});
+    std::nth_element(candidates_.begin(), candidates_.begin() + (k - 1), candidates_.end(), more_probable);
+    candidates_.resize(size_t(k));
+  }
+
+  // Of the whole row, the last tokens that `mass` needs: those more probable than a band of logits all stay.
+  void keep_band(const Row& row, float most, double mass) {
+    const float scale = std::min(kBandsPerUnit / row.temperature, std::numeric_limits<float>::max());
+    const auto band = [&](float logit) {
+      const float place = (most - logit) * scale;
+      return place < float(kBands - 1) ? int(place) : kBands - 1;
+    };
+    double masses[kBands] = {};
+    for (int64_t i = 0; i < row.vocabulary; i++) masses[band(row.logits[i])] += double(weights_[size_t(i)]);
+    int crossing = 0;
+    for (; crossing < kBands - 1 && masses[crossing] < mass; crossing++) mass -= masses[crossing];
+    for (int64_t i = 0; i < row.vocabulary; i++)
+      if (band(row.logits[i]) == crossing)
+        candidates_.push_back({row.logits[i], weights_[size_t(i)], int32_t(i)});
+    keep_mass(candidates_, mass);
   }
 
   // Sets the weights of what is left out to 0.
-  void truncate(const Row& row, double total) {
-    gather(row, total);
+  void truncate(const Row& row, float most, double total) {
+    candidates_.clear();
     if (const int64_t k = top_k_of(row)) {
-      std::nth_element(candidates_.begin(), candidates_.begin() + (k - 1), candidates_.end(), more_probable);
-      candidates_.resize(size_t(k));
-      total = total_weight(candidates_);
+      keep_most_probable(row, k);
+      if (row.top_p < 1) keep_mass(candidates_, double(row.top_p) * total_weight(candidates_));
+    } else if (row.top_p < 1) {
+      keep_band(row, most, double(row.top_p) * total);
+    } else {
+      candidates_.push_back(
+          {-std::numeric_limits<float>::infinity(), 0, std::numeric_limits<int32_t>::max()});
     }
-    if (row.top_p < 1) keep_mass(candidates_, double(row.top_p) * total);
-    std::fill(weights_.begin(), weights_.end(), 0.f);
-    std::fill(sums_.begin(), sums_.end(), 0.0);
-    for (const Candidate& c : candidates_) {
-      if (c.weight < row.min_p) continue;
-      weights_[size_t(c.id)] = c.weight;
-      sums_[size_t(c.id / kSampleChunk)] += double(c.weight);
-    }
+    const Candidate& last = candidates_.back();
+    cut_weights(row.logits, row.vocabulary, last.logit, last.id, row.min_p, weights_.data(), sums_.data());
   }
 
   int64_t draw(const Row& row, double uniform) const {

@@ -18,4 +18,11 @@ SDPO_SIMD_FUNCTION(chunk_weights,
                     double* sums),
                    (logits, n, most, temperature, weights, sums))
 
+// Sets to 0 the weights below least_weight and of the tokens that come after (cut_logit, cut_id) in the order
+// of falling logits, then rising ids; and the sum of each chunk.
+SDPO_SIMD_FUNCTION(cut_weights,
+                   (const float* logits, int64_t n, float cut_logit, int32_t cut_id, float least_weight,
+                    float* weights, double* sums),
+                   (logits, n, cut_logit, cut_id, least_weight, weights, sums))
+
 }  // namespace sdpo
