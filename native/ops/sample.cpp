@@ -100,7 +100,7 @@ class Sampler {
     chunk_weights(row.logits, row.vocabulary, most, temperature, weights_.data(), sums_.data());
     double total = 0;
     for (double sum : sums_) total += sum;
-    if (!greedy && (top_k_of(row) || row.top_p < 1 || row.min_p > 0)) truncate(row, most, total);
+    if (!greedy && (top_k_of(row) || row.top_p < 1 || row.min_p > 0)) truncate(row, most);
     *id = int32_t(greedy ? std::find(row.logits, row.logits + row.vocabulary, most) - row.logits
                          : draw(row, uniform));
     *logprob = float(double(row.logits[*id] - most) / double(temperature) - std::log(total));
@@ -133,8 +133,9 @@ class Sampler {
     candidates_.resize(size_t(k));
   }
 
-  // Of the whole row, the last tokens that `mass` needs: those more probable than a band of logits all stay.
-  void keep_band(const Row& row, float most, double mass) {
+  // Of the whole row, the last tokens that top_p needs: those more probable than their band of logits all
+  // stay.
+  void keep_band(const Row& row, float most) {
     const float scale = std::min(kBandsPerUnit / row.temperature, std::numeric_limits<float>::max());
     const auto band = [&](float logit) {
       const float place = (most - logit) * scale;
@@ -142,6 +143,10 @@ class Sampler {
     };
     double masses[kBands] = {};
     for (int64_t i = 0; i < row.vocabulary; i++) masses[band(row.logits[i])] += double(weights_[size_t(i)]);
+    // The total of these very sums: with another rounding, no band might reach the mass.
+    double mass = 0;
+    for (double m : masses) mass += m;
+    mass *= double(row.top_p);
     int crossing = 0;
     for (; crossing < kBands - 1 && masses[crossing] < mass; crossing++) mass -= masses[crossing];
     for (int64_t i = 0; i < row.vocabulary; i++)
@@ -151,13 +156,13 @@ class Sampler {
   }
 
   // Sets the weights of what is left out to 0.
-  void truncate(const Row& row, float most, double total) {
+  void truncate(const Row& row, float most) {
     candidates_.clear();
     if (const int64_t k = top_k_of(row)) {
       keep_most_probable(row, k);
       if (row.top_p < 1) keep_mass(candidates_, double(row.top_p) * total_weight(candidates_));
     } else if (row.top_p < 1) {
-      keep_band(row, most, double(row.top_p) * total);
+      keep_band(row, most);
     } else {
       candidates_.push_back(
           {-std::numeric_limits<float>::infinity(), 0, std::numeric_limits<int32_t>::max()});

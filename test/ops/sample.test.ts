@@ -105,6 +105,7 @@ const cases: [string, Choice][] = [
   ["top_p", { topP: 0.8 }],
   ["top_p small", { topP: 1e-6 }],
   ["top_p near 1", { topP: 0.999, temperature: 1.5 }],
+  ["the largest top_p below 1", { topP: 1 - 2 ** -24 }],
   ["min_p", { minP: 0.05 }],
   ["min_p 1", { minP: 1 }],
   ["top_k and top_p", { topK: 20, topP: 0.7 }],
