@@ -40,6 +40,16 @@ describe.each(instructionSets)("element-wise ops on %s", (set) => {
   });
 });
 
+test.each(instructionSets)("storing bf16 rounds ties to even and keeps NaN on %s", async (set) => {
+  useInstructionSet(set);
+  const ulp = 2 ** -7;
+  const values = [1 + ulp / 2, 1 + 1.5 * ulp, -1 - ulp / 2, 1 + 0.51 * ulp, 3.4e38, 1e-40, Number.NaN];
+  const y = f32([3, 7], [...values, ...values, ...values]);
+  const { x } = await runOp("lerp", { x: bf16([3, 7], () => 0), y }, { rate: 1 });
+  expect(x).toEqual(y.data.map(roundBf16));
+  expect(x!.slice(0, 4)).toEqual(Float32Array.of(1, 1 + 2 * ulp, -1, 1 + ulp));
+});
+
 test("shapes must agree and the rate lies in [0, 1]", async () => {
   const x = f32([4], normals(1));
   await expect(runOp("add", { x, y: f32([5], normals(2)) })).rejects.toThrow("[add] y: expected f32");
