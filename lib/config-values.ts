@@ -10,7 +10,10 @@ export const boolean = v.boolean("true or false");
 
 export const seed = integer(0, Number.MAX_SAFE_INTEGER);
 
-export const options = v.record(v.string(), v.unknown(), "an object");
+export const options = v.custom<Record<string, unknown>>(
+  (value) => typeof value === "object" && value !== null && !Array.isArray(value),
+  "an object",
+);
 
 export function number(low: number, high: number) {
   const expected = `a number from ${low} to ${high}`;

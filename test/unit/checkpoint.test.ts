@@ -1,0 +1,283 @@
+import { createHash } from "node:crypto";
+import {
+  appendFileSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  truncateSync,
+  writeFileSync,
+} from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { afterEach, beforeEach, describe, expect, test } from "vitest";
+import { resolveConfig } from "../../lib/config.js";
+import {
+  checkFreeSpace,
+  checkpointSteps,
+  findCheckpoint,
+  openCheckpoint,
+  removeLeftovers,
+  writeCheckpoint,
+} from "../../lib/trainer/checkpoint.js";
+import { checkResume, dumpRollouts, openRunFolder, rewindRunFolder } from "../../lib/trainer/run-folder.js";
+
+let run = "";
+beforeEach(() => {
+  run = mkdtempSync(join(tmpdir(), "sdpo-checkpoint-"));
+});
+afterEach(() => rmSync(run, { recursive: true }));
+
+const floats = (...values: number[]) => new Uint8Array(Float32Array.from(values).buffer);
+const weights = (step: number) => [
+  { name: "a", dtype: "F32", shape: [2], data: floats(step, 2) },
+  { name: "b", dtype: "F32", shape: [1, 1], data: async () => floats(step + 0.5) },
+];
+const write = (step: number, keep = 10, state: Record<string, unknown> = { cursor: step }) =>
+  writeCheckpoint(
+    run,
+    step,
+    { tensors: { "student.safetensors": weights(step), "m.safetensors": [] }, state },
+    keep,
+  );
+const at = (step: number, file = "") => join(run, "checkpoints", `step-${step}`, file);
+
+describe("a checkpoint", () => {
+  test("gives back what was written", async () => {
+    const folder = await writeCheckpoint(
+      run,
+      3,
+      {
+        tensors: { "student.safetensors": weights(3) },
+        state: { cursor: 7, nested: [1, null] },
+        write: async (into) => writeFileSync(join(into, "extra.txt"), "x"),
+      },
+      1,
+    );
+    expect(folder).toBe(at(3));
+    const checkpoint = (await findCheckpoint(run))!;
+    expect(checkpoint).toMatchObject({ folder, step: 3, state: { cursor: 7, nested: [1, null] } });
+    const { dtype, shape, bytes } = await checkpoint.readTensor("student.safetensors", "b");
+    expect([dtype, shape, bytes.readFloatLE(0)]).toEqual(["F32", [1, 1], 3.5]);
+    expect([...(await checkpoint.tensors("student.safetensors")).keys()].sort()).toEqual(["a", "b"]);
+    await expect(checkpoint.readTensor("student.safetensors", "c")).rejects.toThrow(/no tensor "c"/);
+    const { files } = JSON.parse(readFileSync(at(3, "manifest.json"), "utf8"));
+    expect(Object.keys(files)).toEqual(["extra.txt", "state.json", "student.safetensors"]);
+    expect(files["extra.txt"]).toEqual({ size: 1, sha256: createHash("sha256").update("x").digest("hex") });
+  });
+
+  test("the newest is found, the oldest are removed", async () => {
+    for (const step of [2, 10, 9, 30]) await write(step, 3);
+    expect(await checkpointSteps(run)).toEqual([30, 10, 9]);
+    expect((await findCheckpoint(run))!.step).toBe(30);
+    expect((await findCheckpoint(at(9)))!.step).toBe(9);
+  });
+
+  test("written again takes the place of the old one", async () => {
+    await write(5);
+    await write(5, 10, { cursor: "new" });
+    expect((await findCheckpoint(run))!.state).toEqual({ cursor: "new" });
+    expect(readdirSync(join(run, "checkpoints"))).toEqual(["step-5"]);
+  });
+
+  test("a failed write leaves the earlier ones and no half of a new one", async () => {
+    await write(1);
+    const bad = [{ name: "a", dtype: "F32", shape: [3], data: floats(1) }];
+    const failed = writeCheckpoint(run, 2, { tensors: { "s.safetensors": bad }, state: {} }, 1);
+    await expect(failed).rejects.toMatchObject({ code: "ERR_SDPO_ARGUMENT" });
+    const unwritable = writeCheckpoint(
+      run,
+      2,
+      { tensors: {}, state: {}, write: () => Promise.reject(new Error("ENOSPC: no space")) },
+      1,
+    );
+    await expect(unwritable).rejects.toMatchObject({ code: "ERR_SDPO_FILE", message: /step-2.*ENOSPC/ });
+    expect((await findCheckpoint(run))!.step).toBe(1);
+    await removeLeftovers(run);
+    expect(readdirSync(join(run, "checkpoints"))).toEqual(["step-1"]);
+  });
+
+  test("what a killed process left is passed over and removed", async () => {
+    await write(1);
+    mkdirSync(`${at(2)}.tmp`);
+    writeFileSync(join(`${at(2)}.tmp`, "student.safetensors"), "half");
+    expect((await findCheckpoint(run))!.step).toBe(1);
+    await write(2);
+    expect(existsSync(`${at(2)}.tmp`)).toBe(false);
+    expect((await findCheckpoint(run))!.step).toBe(2);
+  });
+
+  test("there is none in an empty or missing folder", async () => {
+    expect(await findCheckpoint(run)).toBeUndefined();
+    expect(await findCheckpoint(join(run, "missing"))).toBeUndefined();
+  });
+
+  test("free space is checked on the file system of a folder that is still to be made", async () => {
+    await checkFreeSpace(join(run, "a", "b"), 1000);
+    await expect(checkFreeSpace(join(run, "a"), 1e18)).rejects.toThrow(/need 1000000000.00 GB, .* are free/);
+  });
+});
+
+const manifest =
+  (change: (json: { format: number; step: unknown; files: Record<string, object> }) => void) => () => {
+    const json = JSON.parse(readFileSync(at(2, "manifest.json"), "utf8"));
+    change(json);
+    writeFileSync(at(2, "manifest.json"), JSON.stringify(json));
+  };
+
+const broken: [name: string, spoil: () => void, message: RegExp][] = [
+  ["a changed byte", () => flip(at(2, "student.safetensors")), /student\.safetensors: its SHA-256 is/],
+  [
+    "a shorter file",
+    () => truncateSync(at(2, "student.safetensors"), 10),
+    /student\.safetensors: is 10 bytes, \d+ were/,
+  ],
+  ["a longer file", () => appendFileSync(at(2, "state.json"), " "), /state\.json: is \d+ bytes/],
+  ["a missing file", () => rmSync(at(2, "m.safetensors")), /m\.safetensors: is missing/],
+  ["no manifest", () => rmSync(at(2, "manifest.json")), /has no manifest\.json/],
+  ["a cut manifest", () => truncateSync(at(2, "manifest.json"), 20), /manifest\.json: is not valid JSON/],
+  ["another format", manifest((json) => Object.assign(json, { format: 2 })), /format is 2, expected 1/],
+  ["a wrong step", manifest((json) => Object.assign(json, { step: -1 })), /step is -1/],
+  ["no state", manifest((json) => delete json.files["state.json"]), /files is .*state\.json among them/],
+  [
+    "a path",
+    manifest((json) => Object.assign(json.files, { "../x": json.files["state.json"] })),
+    /files\["\.\.\/x"\]/,
+  ],
+  [
+    "a wrong hash",
+    manifest((json) => Object.assign(json.files["state.json"]!, { sha256: "x" })),
+    /files\["state/,
+  ],
+  ["state that is a list", () => restate("[1]"), /state\.json: is \[1\], expected an object/],
+];
+
+function flip(file: string): void {
+  const bytes = readFileSync(file);
+  bytes[bytes.length - 1]! ^= 1;
+  writeFileSync(file, bytes);
+}
+
+function restate(text: string): void {
+  writeFileSync(at(2, "state.json"), text);
+  const sha256 = createHash("sha256").update(text).digest("hex");
+  manifest((json) => Object.assign(json.files["state.json"]!, { size: text.length, sha256 }))();
+}
+
+describe.each(broken)("a checkpoint with %s", (_, spoil, message) => {
+  test("is refused, and the one before it taken", async () => {
+    await write(1);
+    await write(2);
+    spoil();
+    await expect(openCheckpoint(at(2))).rejects.toMatchObject({ code: "ERR_SDPO_CHECKPOINT", message });
+    const warnings: string[] = [];
+    expect((await findCheckpoint(run, (text) => warnings.push(text)))!.step).toBe(1);
+    expect(warnings).toHaveLength(1);
+    expect(warnings[0]).toMatch(/^checkpoint step-2 is broken/);
+    rmSync(at(1), { recursive: true });
+    await expect(findCheckpoint(run)).rejects.toThrow(/none of its 1 checkpoints is whole/);
+  });
+});
+
+const base = { model: "m", data: "d", environment: "mcq" };
+const configOf = (input: object = {}) =>
+  resolveConfig({ ...base, output: join(run, "out"), ...input }) as ReturnType<typeof resolveConfig> & {
+    output: string;
+  };
+
+describe("a run folder", () => {
+  test("is made with its configuration and refused when it is not empty", async () => {
+    const config = configOf({ alpha: 1 });
+    expect(await openRunFolder(config)).toBeUndefined();
+    const written = JSON.parse(readFileSync(join(config.output, "config.json"), "utf8"));
+    expect(written.alpha).toBe(1);
+    expect(resolveConfig(written)).toEqual(config);
+    await expect(openRunFolder(config)).rejects.toMatchObject({
+      code: "ERR_SDPO_CONFIG",
+      message: /is not empty; name another folder, or set resume/,
+    });
+  });
+
+  test("cannot be a file, or lie in one", async () => {
+    writeFileSync(join(run, "out"), "");
+    await expect(openRunFolder(configOf())).rejects.toThrow(/out is not a folder/);
+    await expect(openRunFolder(configOf({ output: join(run, "out", "x") }))).rejects.toThrow(
+      /cannot be written/,
+    );
+  });
+
+  test("is opened again only where there is a checkpoint", async () => {
+    const config = configOf({ resume: true });
+    await expect(openRunFolder(config)).rejects.toMatchObject({
+      code: "ERR_SDPO_CHECKPOINT",
+      message: /resume: .* holds no checkpoint/,
+    });
+    await writeCheckpoint(config.output, 4, { tensors: {}, state: {} }, 1);
+    expect((await openRunFolder(config))!.step).toBe(4);
+  });
+
+  test("takes back what was written after the step", async () => {
+    const config = configOf();
+    await openRunFolder(config);
+    const metrics = join(config.output, "metrics.jsonl");
+    writeFileSync(metrics, '{"step":1}\n{"step":2}\n{"step":3}\n{"step":');
+    for (const step of [1, 2, 3, 10]) await dumpRollouts(config.output, step, [{ step }, { x: null }]);
+    await rewindRunFolder(config, 2);
+    expect(readFileSync(metrics, "utf8")).toBe('{"step":1}\n{"step":2}\n');
+    expect(readdirSync(join(config.output, "rollouts")).sort()).toEqual(["step-1.jsonl", "step-2.jsonl"]);
+    expect(readFileSync(join(config.output, "rollouts/step-2.jsonl"), "utf8")).toBe(
+      '{"step":2}\n{"x":null}\n',
+    );
+  });
+
+  test("a dump that cannot be written says where", async () => {
+    await expect(dumpRollouts(join(run, "missing"), 1, [])).rejects.toMatchObject({ code: "ERR_SDPO_FILE" });
+  });
+});
+
+describe("a run goes on", () => {
+  const identity = (input: object = {}) => ({ config: configOf(input), tokenizerHash: "t", dataHash: "d" });
+  const checkpointOf = async (input: object = {}, step = 5) => {
+    const state = JSON.parse(JSON.stringify(identity(input)));
+    await writeCheckpoint(join(run, "out"), step, { tensors: {}, state }, 1);
+    return (await findCheckpoint(join(run, "out")))!;
+  };
+
+  test("with what does not change its numbers", async () => {
+    const checkpoint = await checkpointOf({ environmentOptions: { a: 1, b: [2] } });
+    const changes = { steps: 500, checkpointEvery: 1, resume: true, data: "elsewhere", tensorboard: true };
+    checkResume(checkpoint, identity({ environmentOptions: { b: [2], a: 1 }, ...changes }));
+  });
+
+  const refused: [name: string, before: object, now: object, message: RegExp][] = [
+    ["another key", {}, { alpha: 0.7 }, /alpha was 0.5, is 0.7; set it back/],
+    ["another seed", {}, { seed: 1 }, /seed was 0, is 1/],
+    [
+      "other options",
+      { environmentOptions: { a: 1 } },
+      { environmentOptions: { a: 2 } },
+      /environmentOptions was/,
+    ],
+    [
+      "an end that its schedule knew",
+      { schedule: "linear" },
+      { schedule: "linear", steps: 200 },
+      /steps was 100/,
+    ],
+    ["fewer steps than it has", {}, { steps: 4 }, /is of step 5, steps is 4; raise it/],
+  ];
+  test.each(refused)("but not with %s", async (_, before, now, message) => {
+    const checkpoint = await checkpointOf(before);
+    expect(() => checkResume(checkpoint, identity(now))).toThrow(message);
+  });
+
+  test("but not with another tokenizer, other tasks or no configuration", async () => {
+    const checkpoint = await checkpointOf();
+    expect(() => checkResume(checkpoint, { ...identity(), tokenizerHash: "u" })).toThrow(/another tokenizer/);
+    expect(() => checkResume(checkpoint, { ...identity(), dataHash: "e" })).toThrow(/other training tasks/);
+    checkpoint.state.config = undefined;
+    expect(() => checkResume(checkpoint, identity())).toThrow(/has no configuration/);
+  });
+});
