@@ -13,9 +13,11 @@ export class RowStatistics {
     else this.#chunks.set(name, [values]);
   }
 
-  /** Adds what another one holds. */
-  merge(other: RowStatistics): void {
-    for (const [name, chunks] of other.#chunks) for (const chunk of chunks) this.add(name, chunk);
+  /** Adds what another one holds, but for the names in `without`. */
+  merge(other: RowStatistics, without: readonly string[] = []): void {
+    for (const [name, chunks] of other.#chunks) {
+      if (!without.includes(name)) for (const chunk of chunks) this.add(name, chunk);
+    }
   }
 
   /** All values of a name; empty where there are none. */
@@ -119,5 +121,6 @@ export function rowMetrics(rows: RowStatistics): Metrics {
     "sampler_gap.mean": mean(gap),
     "sampler_gap.p95": quantile(gap, 0.95),
     "sampler_gap.max": largest(gap),
+    "reference_kl.mean": mean(rows.values("referenceKl")),
   });
 }

@@ -39,18 +39,19 @@ export interface GradientOptions {
   signal?: AbortSignal | undefined;
 }
 
-/** Tokens that a side computed, and those that separate sequences would have taken. */
-export interface TokenCount {
+/** Tokens that passes computed, those that separate sequences would have taken, and the time it took. */
+export interface PassCount {
   computed: number;
   withoutSharing: number;
+  seconds: number;
 }
 
 export interface Gradient {
   loss: number;
   rows: RowStatistics;
   /** Of the teacher's passes (and a reference model's), and of the student's. */
-  score: TokenCount;
-  train: TokenCount;
+  score: PassCount;
+  train: PassCount;
 }
 
 /** Slots that the losses read besides the student's weights. */
@@ -99,11 +100,14 @@ class Part {
 
   /** Hidden states of the rows that predict the samples' tokens, without a tape. */
   async score(samples: readonly PlannedSample[], side: "student" | "teacher", slot: string): Promise<Tensor> {
+    const start = performance.now();
     const packed = packSequences(samples.map((sample) => sample[side]!));
     countTokens(this.total.score, packed);
     const rows = predictingRows(packed.rows, samples, side);
     const { signal } = this.options;
-    return this.keep((await this.model.forward(packed, rows, { slot, signal })).hidden);
+    const { hidden } = await this.model.forward(packed, rows, { slot, signal });
+    this.total.score.seconds += (performance.now() - start) / 1000;
+    return this.keep(hidden);
   }
 
   head(slot: string): Tensor {
@@ -139,7 +143,7 @@ class Part {
   }
 }
 
-function countTokens(total: TokenCount, packed: PackedSequences): void {
+function countTokens(total: PassCount, packed: PackedSequences): void {
   total.computed += packed.ids.length;
   total.withoutSharing += packed.totalTokens;
 }
@@ -256,9 +260,8 @@ async function policy(part: Part, hidden: Tensor, samples: readonly PlannedSampl
   for (const tensor of Object.values(outputs)) part.keep(tensor);
   await part.addLoss(outputs.tokenLoss, coefficients);
   // The blend's distillation loss reports these rows already.
-  const names = settings.algorithm === "grpo" ? ["entropy", "ratio"] : [];
   if (settings.algorithm === "grpo") {
-    await part.addRows(outputs, names, outputs.logprobs, samples);
+    await part.addRows(outputs, ["entropy", "ratio"], outputs.logprobs, samples);
     const clipped = (await outputs.clipped.read()).map((bits) => (bits === 0 ? 0 : 1));
     part.total.rows.add("clipped", clipped);
   }
@@ -313,7 +316,8 @@ export async function miniBatchGradient(
   settings: LossSettings,
   options: GradientOptions,
 ): Promise<Gradient> {
-  const none = () => ({ computed: 0, withoutSharing: 0 });
+  const none = () => ({ computed: 0, withoutSharing: 0, seconds: 0 });
+  const start = performance.now();
   const total: Gradient = { loss: 0, rows: new RowStatistics(), score: none(), train: none() };
   model.zeroGradient();
   for (const samplesOfPart of microBatches(samples, settings.microBatchTokens)) {
@@ -324,5 +328,6 @@ export async function miniBatchGradient(
       part.dispose();
     }
   }
+  total.train.seconds = (performance.now() - start) / 1000 - total.score.seconds;
   return total;
 }

@@ -1,0 +1,305 @@
+import { resolveConfig, type TrainConfig, type TrainInput } from "../config.js";
+import { createEnvironment } from "../environments/index.js";
+import { type DataSource, defineEnvironment, type Environment } from "../environments/types.js";
+import { SdpoError, show } from "../errors.js";
+import { Model } from "../models/model.js";
+import { type Device, openDevice } from "../native/device.js";
+import type { PromptedTask } from "../rollouts/types.js";
+import { checkFreeSpace } from "./checkpoint.js";
+import { loadTasks, TaskOrder } from "./data.js";
+import { rolloutDump } from "./dump.js";
+import { evaluate, evaluationMetrics } from "./evaluate.js";
+import type { Metrics } from "./metrics.js";
+import { MetricsLog } from "./metrics-log.js";
+import { copySlot, Optimizer } from "./optimizer.js";
+import { checkResume, dumpRollouts, openRunFolder, rewindRunFolder } from "./run-folder.js";
+import { checkpointBytes, identityOf, restoreState, saveState } from "./state.js";
+import { NumericsError, type StepOutcome, type TokenWeights, type TrainState, trainStep } from "./step.js";
+import { extraSlots } from "./update.js";
+
+/** A training configuration, in which environment and data may be objects of one's own. */
+export type TrainerInput = Omit<TrainInput, "environment" | "data" | "evaluationData"> & {
+  environment: string | Environment;
+  data: DataSource;
+  evaluationData?: DataSource | null;
+};
+
+export interface TrainerHooks {
+  /** How far the current step's phase ("rollout", "update", "evaluate") is. */
+  onPhase?: (phase: string, done: number, total: number) => void;
+  /** Notices: tasks left out, the device, what was resumed. */
+  log?: (message: string) => void;
+  /** A device of one's own; the configuration's is opened otherwise. */
+  device?: Device;
+  /** A factor of each completion token's loss, one float a token; all 1 where it gives nothing. */
+  tokenWeights?: TokenWeights;
+}
+
+export interface StepReport {
+  /** Steps done. */
+  step: number;
+  metrics: Metrics;
+  warnings: string[];
+}
+
+interface Loaded {
+  tasks: PromptedTask[];
+  evaluationTasks: PromptedTask[];
+}
+
+/**
+ * A training run: the model, its teacher and optimizer on a device, the data, and the run folder. Give it back
+ * with `dispose()` or `using`.
+ */
+export class Trainer {
+  readonly config: TrainConfig;
+  readonly model: Model;
+  readonly #state: TrainState;
+  readonly #loaded: Loaded;
+  readonly #hooks: TrainerHooks;
+  readonly #log: MetricsLog | undefined;
+  readonly #ownDevice: Device | undefined;
+
+  private constructor(
+    state: TrainState,
+    loaded: Loaded,
+    hooks: TrainerHooks,
+    log: MetricsLog | undefined,
+    ownDevice: Device | undefined,
+  ) {
+    this.config = state.config;
+    this.model = state.model;
+    this.#state = state;
+    this.#loaded = loaded;
+    this.#hooks = hooks;
+    this.#log = log;
+    this.#ownDevice = ownDevice;
+  }
+
+  /**
+   * Loads model and data, makes the run folder, or goes on from its newest checkpoint where `resume` is set.
+   * @throws ERR_SDPO_CONFIG, ERR_SDPO_MODEL, ERR_SDPO_DATA, ERR_SDPO_CHECKPOINT naming what is wrong and the remedy
+   */
+  static async create(input: TrainerInput, hooks: TrainerHooks = {}): Promise<Trainer> {
+    const { config, environment, data, evaluationData } = resolveInput(input);
+    const device = hooks.device ?? (await openDevice(config.device));
+    const ownDevice = hooks.device ? undefined : device;
+    hooks.log?.(`device: ${device.name} (${device.description})`);
+    let model: Model | undefined;
+    try {
+      const dtype = config.dtype === "auto" ? undefined : config.dtype;
+      model = await Model.load(config.model, { device, ...(dtype && { dtype }) });
+      const loaded = await loadData(model, config, environment, data, evaluationData, hooks);
+      const state = await makeState(model, config, environment, loaded.tasks, hooks);
+      return new Trainer(state, loaded, hooks, await openRun(state, loaded.tasks, hooks), ownDevice);
+    } catch (error) {
+      model?.dispose();
+      ownDevice?.dispose();
+      throw error;
+    }
+  }
+
+  /** Steps done. */
+  get step(): number {
+    return this.#state.step;
+  }
+
+  /**
+   * Runs the steps that are left, yielding after each, when its metrics, rollouts and checkpoint are written.
+   * Leaving the loop stops between steps. An abort stops at once, and the step in progress is lost: the trainer
+   * is then good for nothing but `dispose()`.
+   * @throws ERR_SDPO_ABORTED, ERR_SDPO_NUMERICS where losses or gradients stay non-finite
+   */
+  async *run({ signal }: { signal?: AbortSignal | undefined } = {}): AsyncGenerator<StepReport> {
+    const { config } = this;
+    const state = this.#state;
+    while (state.step < config.steps) {
+      const outcome = await trainStep(state, signal).catch((error) => this.#dumpFailure(error));
+      const { step } = state;
+      const isLast = step === config.steps;
+      const metrics = { ...outcome.metrics, ...(await this.#evaluation(isLast, signal)) };
+      await this.#write(outcome, metrics);
+      const isDue = config.checkpointEvery > 0 && step % config.checkpointEvery === 0;
+      if (isDue || isLast) await this.checkpoint();
+      yield { step, metrics, warnings: outcome.warnings };
+    }
+  }
+
+  async #evaluation(isLast: boolean, signal: AbortSignal | undefined): Promise<Metrics> {
+    const { config } = this;
+    const state = this.#state;
+    if (config.evaluateEvery === 0 || (state.step % config.evaluateEvery !== 0 && !isLast)) return {};
+    const start = performance.now();
+    const report = await evaluate(state.model, state.environment, this.#loaded.evaluationTasks, {
+      rollouts: config.evaluationRollouts,
+      temperature: config.evaluationTemperature,
+      topP: config.evaluationTopP,
+      maxTokens: config.maxCompletionTokens,
+      seed: config.seed,
+      batchSize: config.generationBatch,
+      successThreshold: config.successThreshold,
+      signal,
+      onProgress: (done, total) => this.#hooks.onPhase?.("evaluate", done, total),
+    });
+    return { ...evaluationMetrics(report), "seconds.evaluate": (performance.now() - start) / 1000 };
+  }
+
+  async #write({ groups, prompts }: StepOutcome, metrics: Metrics): Promise<void> {
+    const { output, dumpRollouts: isDumped } = this.config;
+    const { step, model } = this.#state;
+    if (output === null) return;
+    if (isDumped) await dumpRollouts(output, step, rolloutDump(model.tokenizer, groups, prompts));
+    this.#log?.write({ step, ...metrics });
+  }
+
+  /** Writes the batch of a numerical failure beside the other rollouts; throws the error again. */
+  async #dumpFailure(error: unknown): Promise<never> {
+    const { output } = this.config;
+    if (!(error instanceof NumericsError) || output === null) throw error;
+    const { tokenizer } = this.model;
+    const rows = error.samples.map(({ rollout, teacherPrompt, advantage }) => ({
+      prompt: tokenizer.decode(rollout.promptIds),
+      completion: tokenizer.decode(rollout.ids),
+      teacherPrompt: teacherPrompt && tokenizer.decode(teacherPrompt),
+      advantage,
+      ids: [...rollout.ids],
+      logprobs: [...rollout.logprobs],
+    }));
+    const step = this.#state.step + 1;
+    await dumpRollouts(output, step, rows);
+    throw new SdpoError(
+      "ERR_SDPO_NUMERICS",
+      `${error.message}; its batch is in rollouts/step-${step}.jsonl`,
+      {
+        cause: error,
+      },
+    );
+  }
+
+  /** Writes a checkpoint of the step that was done last and gives its folder; needs `output`. */
+  async checkpoint(): Promise<string | undefined> {
+    const { output, keepCheckpoints } = this.config;
+    if (output === null) return undefined;
+    const identity = identityOf(this.config, this.model, this.#loaded.tasks);
+    return saveState(this.#state, identity, { output, keepCheckpoints });
+  }
+
+  /** Writes the student as a Hugging Face folder. */
+  async save(folder: string): Promise<void> {
+    await this.model.save(folder);
+  }
+
+  /** Frees the model, and the device where the trainer opened it. */
+  dispose(): void {
+    this.#log?.close();
+    this.model.dispose();
+    this.#ownDevice?.dispose();
+  }
+
+  [Symbol.dispose](): void {
+    this.dispose();
+  }
+}
+
+function resolveInput(input: TrainerInput) {
+  if (typeof input !== "object" || input === null) {
+    throw new SdpoError("ERR_SDPO_CONFIG", `the configuration must be an object, got ${show(input)}`);
+  }
+  const { environment: given, data, evaluationData, ...rest } = input;
+  const nameOf = (source: unknown) => (Array.isArray(source) ? "(rows in memory)" : source);
+  const own = typeof given === "object" && given !== null ? defineEnvironment(given) : undefined;
+  const config = resolveConfig({
+    ...rest,
+    environment: own?.name ?? given,
+    data: nameOf(data),
+    evaluationData: nameOf(evaluationData),
+  });
+  if (own && Object.keys(config.environmentOptions).length > 0) {
+    const problem = "environmentOptions: an environment of one's own has its options already; leave them out";
+    throw new SdpoError("ERR_SDPO_CONFIG", problem);
+  }
+  const environment = own ?? createEnvironment(config.environment, config.environmentOptions);
+  return { config, environment, data, evaluationData: evaluationData ?? null };
+}
+
+async function loadData(
+  model: Model,
+  config: TrainConfig,
+  environment: Environment,
+  data: DataSource,
+  evaluationData: DataSource | null,
+  hooks: TrainerHooks,
+): Promise<Loaded> {
+  const { maxPromptTokens, thinking, maxCompletionTokens } = config;
+  const load = async (source: DataSource, key: string, limit?: number) => {
+    const options = { maxPromptTokens, thinking, limit, key };
+    const { tasks, skipped } = await loadTasks(model.tokenizer, environment, source, options);
+    const left = skipped > 0 ? `, ${skipped} with prompts above ${maxPromptTokens} tokens left out` : "";
+    hooks.log?.(`${key}: ${tasks.length} tasks${left}`);
+    return tasks;
+  };
+  const tasks = await load(data, "data");
+  const wanted = config.evaluateEvery > 0 && evaluationData !== null;
+  const evaluationTasks = wanted
+    ? await load(evaluationData, "evaluationData", config.evaluationTasks ?? undefined)
+    : [];
+  const longest = [...tasks, ...evaluationTasks].reduce((n, t) => Math.max(n, t.promptIds.length), 0);
+  const { maxPositions } = model.config;
+  if (longest + maxCompletionTokens > maxPositions) {
+    throw new SdpoError(
+      "ERR_SDPO_CONFIG",
+      `maxCompletionTokens: ${maxCompletionTokens} after a prompt of ${longest} tokens exceed the model's ${maxPositions} positions; lower it, or maxPromptTokens`,
+    );
+  }
+  if (config.algorithm !== "grpo" && config.maxRepromptTokens + maxCompletionTokens > maxPositions) {
+    const limit = maxPositions - maxCompletionTokens;
+    hooks.log?.(`teacher prompts have at most ${limit} tokens: the model has ${maxPositions} positions`);
+  }
+  return { tasks, evaluationTasks };
+}
+
+async function makeState(
+  model: Model,
+  config: TrainConfig,
+  environment: Environment,
+  tasks: PromptedTask[],
+  hooks: TrainerHooks,
+): Promise<TrainState> {
+  const optimizer = await Optimizer.create(model, config);
+  const { teacher, initial } = extraSlots(config);
+  const copies: [string, "f32" | "bf16"][] = [];
+  // A bf16 teacher could not move by less than 2^-9 of itself.
+  if (teacher) copies.push(["teacher", config.teacher === "ema" ? "f32" : (model.dtype as "f32" | "bf16")]);
+  if (initial) copies.push(["initial", model.dtype as "f32" | "bf16"]);
+  for (const [slot, dtype] of copies) {
+    model.addSlot(slot, dtype);
+    await copySlot(model, "weight", slot);
+  }
+  const order = new TaskOrder(tasks, config.seed);
+  const { tokenWeights, onPhase } = hooks;
+  return {
+    ...{ config, model, environment, order, optimizer, tokenWeights, onPhase },
+    ...{ step: 0, emptySteps: 0, nonFinite: 0 },
+  };
+}
+
+/** Makes or reopens the run folder; restores the state where a run goes on. */
+async function openRun(
+  state: TrainState,
+  tasks: PromptedTask[],
+  hooks: TrainerHooks,
+): Promise<MetricsLog | undefined> {
+  const { output } = state.config;
+  if (output === null) return undefined;
+  const config = { ...state.config, output };
+  await checkFreeSpace(output, checkpointBytes(state) * (config.keepCheckpoints + 1));
+  const checkpoint = await openRunFolder(config, hooks.log);
+  if (checkpoint) {
+    checkResume(checkpoint, identityOf(config, state.model, tasks));
+    await restoreState(state, checkpoint);
+    await rewindRunFolder(config, checkpoint.step);
+    hooks.log?.(`resumed from ${checkpoint.folder}, after step ${checkpoint.step}`);
+  }
+  const { tensorboard } = config;
+  return MetricsLog.open(output, { tensorboard, ...(checkpoint && { resumeStep: checkpoint.step }) });
+}
