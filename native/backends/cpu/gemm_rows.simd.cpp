@@ -52,11 +52,21 @@ void add_lanes(const Vec* sums, float* to) {
   }
 }
 
+// Rows of B that come next: each block asks for its share of them, so that memory and arithmetic overlap.
+template <class T>
+struct Ahead {
+  const T* row;
+  int left, share;
+};
+
 template <class T, int R, int C>
-void dot_block(int64_t k, const float* a, int64_t lda, const T* b, int64_t ldb, float* c, int64_t ldc) {
+void dot_block(int64_t k, const float* a, int64_t lda, const T* b, int64_t ldb, float* c, int64_t ldc,
+               Ahead<T>& ahead) {
+  const int fetched = ahead.left < ahead.share ? ahead.left : ahead.share;
   Vec sum[R][C] = {};
   int64_t i = 0;
   for (; i + kLanes <= k; i += kLanes) {
+    for (int j = 0; j < fetched; j++) __builtin_prefetch(ahead.row + j * ldb + i, 0, 2);
     Vec x[R];
 #pragma GCC unroll 4
     for (int r = 0; r < R; r++) x[r] = load(a + r * lda + i);
@@ -76,23 +86,31 @@ void dot_block(int64_t k, const float* a, int64_t lda, const T* b, int64_t ldb, 
   float total[R * C];
   add_lanes<R * C>(&sum[0][0], total);
   for (int r = 0; r < R; r++) std::memcpy(c + r * ldc, total + r * C, sizeof(float) * C);
+  ahead.left -= fetched;
+  ahead.row += fetched * ldb;
 }
 
 template <class T, int R, int C>
 void rows_of_columns(int64_t m, int64_t k, const float* a, int64_t lda, const T* b, int64_t ldb, float* c,
-                     int64_t ldc) {
-  for (; m >= R; m -= R, a += R * lda, c += R * ldc) dot_block<T, R, C>(k, a, lda, b, ldb, c, ldc);
+                     int64_t ldc, Ahead<T>& ahead) {
+  for (; m >= R; m -= R, a += R * lda, c += R * ldc) dot_block<T, R, C>(k, a, lda, b, ldb, c, ldc, ahead);
   if constexpr (R > 1)
-    if (m > 0) rows_of_columns<T, R - 1, C>(m, k, a, lda, b, ldb, c, ldc);
+    if (m > 0) rows_of_columns<T, R - 1, C>(m, k, a, lda, b, ldb, c, ldc, ahead);
 }
 
 template <class T>
 void all_columns(const RowsBlock& x, int64_t m, const float* a, float* c) {
   const T* b = static_cast<const T*>(x.b);
+  const int groups = int((m + kRows - 1) / kRows), share = (kColumns + groups - 1) / groups;
   int64_t j = 0;
-  for (; j + kColumns <= x.n; j += kColumns)
-    rows_of_columns<T, kRows, kColumns>(m, x.k, a, x.lda, b + j * x.ldb, x.ldb, c + j, x.ldc);
-  for (; j < x.n; j++) rows_of_columns<T, kRows, 1>(m, x.k, a, x.lda, b + j * x.ldb, x.ldb, c + j, x.ldc);
+  for (; j + kColumns <= x.n; j += kColumns, b += kColumns * x.ldb) {
+    const int64_t left = x.n - j - kColumns;
+    Ahead<T> ahead = {b + kColumns * x.ldb, left < kColumns ? int(left) : kColumns, share};
+    rows_of_columns<T, kRows, kColumns>(m, x.k, a, x.lda, b, x.ldb, c + j, x.ldc, ahead);
+  }
+  Ahead<T> none = {};
+  for (; j < x.n; j++, b += x.ldb)
+    rows_of_columns<T, kRows, 1>(m, x.k, a, x.lda, b, x.ldb, c + j, x.ldc, none);
 }
 
 }  // namespace
