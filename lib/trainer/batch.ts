@@ -21,8 +21,8 @@ export type BatchSettings = Pick<
   "algorithm" | "lambda" | "aggregation" | "normalizer" | "maxCompletionTokens" | "klCoefficient"
 >;
 
-/** A sample ready for the forward passes. The arrays per row belong to the tokens that are ours to learn. */
-export interface PlannedSample {
+/** Sequences with a completion to be predicted. */
+export interface PackedSample {
   /** Prompt and completion as the student and as the teacher sees them. */
   student: Int32Array;
   teacher: Int32Array | undefined;
@@ -30,6 +30,10 @@ export interface PlannedSample {
   positions: Int32Array;
   studentStart: number;
   teacherStart: number;
+}
+
+/** A sample ready for the forward passes. The arrays per row belong to the tokens that are ours to learn. */
+export interface PlannedSample extends PackedSample {
   targets: Int32Array;
   sampledLogprobs: Float32Array;
   weights: Float32Array;
@@ -39,7 +43,7 @@ export interface PlannedSample {
   policyCoefficients: Float32Array | undefined;
 }
 
-function joined(a: Int32Array, b: Int32Array): Int32Array {
+export function joined(a: Int32Array, b: Int32Array): Int32Array {
   const all = new Int32Array(a.length + b.length);
   all.set(a);
   all.set(b, a.length);
@@ -112,10 +116,10 @@ const packedTokens = (sequences: Int32Array[]) => packSequences(sequences).ids.l
  * Cuts a mini-batch so that the packed tokens of each part are at most `limit` on either side; a sample that is
  * longer stands alone. Within a part distilled samples come first.
  */
-export function microBatches(samples: readonly PlannedSample[], limit: number): PlannedSample[][] {
-  const parts: PlannedSample[][] = [];
-  let part: PlannedSample[] = [];
-  const fits = (candidate: PlannedSample[]) =>
+export function microBatches<S extends PackedSample>(samples: readonly S[], limit: number): S[][] {
+  const parts: S[][] = [];
+  let part: S[] = [];
+  const fits = (candidate: S[]) =>
     packedTokens(candidate.map(({ student }) => student)) <= limit &&
     packedTokens(candidate.flatMap(({ teacher }) => teacher ?? [])) <= limit;
   for (const sample of samples) {
@@ -135,7 +139,7 @@ export function microBatches(samples: readonly PlannedSample[], limit: number): 
 /** The packed rows whose hidden states predict the samples' tokens, sample after sample. */
 export function predictingRows(
   rows: readonly Int32Array[],
-  samples: readonly PlannedSample[],
+  samples: readonly PackedSample[],
   side: "student" | "teacher",
 ): Int32Array {
   return Int32Array.from(

@@ -18,6 +18,8 @@ export interface LoadOptions {
   thinking: boolean;
   /** Stop after this many tasks that fit. */
   limit?: number | undefined;
+  /** Tasks that it refuses are skipped too. */
+  accept?: (task: PromptedTask) => boolean;
   /** Names the source in errors; "data" by default. */
   key?: string;
 }
@@ -30,7 +32,7 @@ export async function loadTasks(
   tokenizer: Tokenizer,
   environment: Environment,
   source: DataSource,
-  { maxPromptTokens, thinking, limit = Infinity, key = "data" }: LoadOptions,
+  { maxPromptTokens, thinking, limit = Infinity, accept = () => true, key = "data" }: LoadOptions,
 ): Promise<LoadedTasks> {
   const tasks: PromptedTask[] = [];
   let skipped = 0;
@@ -39,8 +41,8 @@ export async function loadTasks(
   for await (const task of environment.load(source)) {
     const prompted = promptTask(tokenizer, environment, task, index++, thinking);
     shortest = Math.min(shortest, prompted.promptIds.length);
-    if (prompted.promptIds.length > maxPromptTokens) skipped++;
-    else tasks.push(prompted);
+    if (prompted.promptIds.length <= maxPromptTokens && accept(prompted)) tasks.push(prompted);
+    else skipped++;
     if (tasks.length >= limit) break;
     if (index % 64 === 0) await new Promise(setImmediate);
   }
@@ -48,7 +50,9 @@ export async function loadTasks(
   const reason =
     index === 0
       ? "the environment gave no task"
-      : `the shortest of ${index} prompts has ${shortest} tokens, maxPromptTokens is ${maxPromptTokens}; raise it`;
+      : shortest > maxPromptTokens
+        ? `the shortest of ${index} prompts has ${shortest} tokens, maxPromptTokens is ${maxPromptTokens}; raise it`
+        : `none of its ${index} tasks fits; raise maxPromptTokens or maxCompletionTokens`;
   throw new SdpoError("ERR_SDPO_DATA", `${key}: ${reason}`);
 }
 
