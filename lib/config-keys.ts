@@ -166,6 +166,7 @@ export const trainEntries = {
 /** Every key of a supervised warm start. */
 export const sftEntries = {
   ...runEntries,
+  output: key(orNull(text), null, "where the model is written, a Hugging Face folder; null: nowhere"),
   rows: key(orNull(integer(1, 1 << 30)), null, "only the first so many tasks that fit; null: all"),
   rowsPerBatch: key(integer(1, COUNT), 8, "rows in one update"),
   epochs: key(integer(1, 1 << 20), 1, "passes over the rows"),

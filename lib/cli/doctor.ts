@@ -1,9 +1,9 @@
 import { existsSync, readFileSync, statfsSync } from "node:fs";
 import { createRequire } from "node:module";
-import { arch, cpus, freemem, release, totalmem } from "node:os";
+import { arch, cpus, release, totalmem } from "node:os";
 import { Command } from "commander";
 import { type Addon, addon } from "../native/load.js";
-import { bytes, type CliIo, print, printJson, printPairs } from "./io.js";
+import { availableMemory, bytes, type CliIo, print, printJson, printPairs } from "./io.js";
 
 interface Diagnosis {
   version: string;
@@ -80,13 +80,6 @@ function bf16Support(): Diagnosis["bf16"] {
     hardware: false,
     detail: "no AVX-512 BF16 or AMX, so bf16 weights are widened to f32 tile by tile",
   };
-}
-
-/** Memory that can be had without swapping, in bytes. */
-function availableMemory(): number {
-  if (!existsSync("/proc/meminfo")) return freemem();
-  const line = /^MemAvailable:\s+(\d+) kB$/m.exec(readFileSync("/proc/meminfo", "utf8"));
-  return line ? Number(line[1]) * 1024 : freemem();
 }
 
 function gemmLine(gemm: string): string {

@@ -1,6 +1,6 @@
 import { Command, Option } from "commander";
+import type { ChatMessage } from "../environments/types.js";
 import { SdpoError } from "../errors.js";
-import type { ChatMessage } from "../text/tokenizer.js";
 import {
   collect,
   countFrom,
@@ -16,6 +16,7 @@ interface Options {
   model: string;
   system?: string;
   raw?: boolean;
+  thinking?: boolean;
   device: string;
   dtype?: "f32" | "bf16";
   maxTokens: number;
@@ -43,6 +44,7 @@ export function generateCommand(io: CliIo): Command {
     .addOption(modelOption().makeOptionMandatory())
     .option("--system <text>", "a system message")
     .option("--raw", "the prompt as it is, without the chat template")
+    .option("--thinking", "let the chat template open a thinking block")
     .option("-n, --max-tokens <n>", "tokens at most", countFrom(1), 256)
     .option("-t, --temperature <x>", "0: the most probable token", numberIn(0, 100), 1)
     .option("--top-p <x>", "keep the most probable tokens with this mass", numberIn(1e-6, 1), 1)
@@ -73,13 +75,14 @@ async function generate(io: CliIo, prompt: string, options: Options, signal: Abo
   if (prompt.trim() === "") throw new SdpoError("ERR_SDPO_ARGUMENT", "the prompt is empty; ask something");
   const { Model } = await import("../models/model.js");
   const { openDevice } = await import("../native/device.js");
-  const { model: path, system, raw, device: name, dtype, ...sampling } = options;
+  const { chatIds } = await import("../rollouts/prompt.js");
+  const { model: path, system, raw, thinking = false, device: name, dtype, ...sampling } = options;
   using device = await openDevice(name);
   using model = await Model.load(path, { device, dtype });
   const before: ChatMessage[] = system === undefined ? [] : [{ role: "system", content: system }];
   const asked = raw
     ? model.tokenizer.encode(prompt, { addSpecialTokens: true })
-    : [...before, { role: "user" as const, content: prompt }];
+    : chatIds(model.tokenizer, [...before, { role: "user", content: prompt }], thinking).ids;
   try {
     for await (const { text } of model.generate(asked, { ...sampling, signal })) io.stdout.write(text);
   } finally {

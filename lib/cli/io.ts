@@ -1,3 +1,5 @@
+import { existsSync, readFileSync } from "node:fs";
+import { freemem } from "node:os";
 import type { Readable } from "node:stream";
 
 /** Where a command reads and writes: the process's streams, or a test's. */
@@ -37,6 +39,13 @@ export function bytes(count: number): string {
 /** A count with its thousands apart: 134,515,008. */
 export function count(value: number): string {
   return value.toLocaleString("en-US");
+}
+
+/** Memory that can be had without swapping, in bytes. */
+export function availableMemory(): number {
+  if (!existsSync("/proc/meminfo")) return freemem();
+  const line = /^MemAvailable:\s+(\d+) kB$/m.exec(readFileSync("/proc/meminfo", "utf8"));
+  return line ? Number(line[1]) * 1024 : freemem();
 }
 
 /** Runs `body` with a signal that the first Ctrl-C fires; a second one ends the process with 130. */

@@ -8,6 +8,8 @@ import { generateCommand } from "./generate.js";
 import { inspectCommand } from "./inspect.js";
 import type { CliIo } from "./io.js";
 import { presetsCommand } from "./presets.js";
+import { sftCommand } from "./sft.js";
+import { trainCommand } from "./train.js";
 
 const OVERVIEW = `
 Self-Distillation Policy Optimization (arXiv 2601.20802): trains a language model on tasks that an environment
@@ -25,7 +27,7 @@ function buildProgram(io: CliIo): Command {
   const { version } = createRequire(import.meta.url)("../../package.json") as { version: string };
   const program = new Command("sdpo").version(version).addHelpText("after", OVERVIEW);
   const commands = [
-    ...[evalCommand(io), generateCommand(io), inspectCommand(io)],
+    ...[trainCommand(io), evalCommand(io), generateCommand(io), sftCommand(io), inspectCommand(io)],
     ...[doctorCommand(io), convertCommand(io), presetsCommand(io)],
   ];
   for (const command of commands) program.addCommand(command);

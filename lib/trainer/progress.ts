@@ -2,8 +2,10 @@
 export interface StepProgress {
   step: number;
   steps: number;
-  loss: number;
-  reward: number;
+  /** Undefined where nothing was learnt. */
+  loss: number | undefined;
+  /** Left out where there are no rewards. */
+  reward?: number | undefined;
   /** Tokens generated and trained on, all phases together. */
   tokens: number;
 }
@@ -26,7 +28,7 @@ const duration = (seconds: number) => {
 export class Progress {
   readonly #stream: ProgressStream;
   readonly #now: () => number;
-  readonly #start: number;
+  #start: number;
   #first: number | undefined;
   #lastTime: number;
   #line = "";
@@ -38,6 +40,12 @@ export class Progress {
     this.#lastTime = this.#start;
   }
 
+  /** Times count from here, not from when this was made. */
+  start(): void {
+    this.#start = this.#now();
+    this.#lastTime = this.#start;
+  }
+
   /** A step is done. */
   step({ step, steps, loss, reward, tokens }: StepProgress): void {
     const time = this.#now();
@@ -46,7 +54,7 @@ export class Progress {
     const rate = Math.round(tokens / Math.max(time - this.#lastTime, 1e-9));
     this.#lastTime = time;
     this.#line =
-      `step ${step}/${steps}  loss ${loss.toFixed(4)}  reward ${reward.toFixed(3)}  ` +
+      `step ${step}/${steps}  loss ${loss?.toFixed(4) ?? "-"}${reward === undefined ? "" : `  reward ${reward.toFixed(3)}`}  ` +
       `${rate} tokens/s  ${duration(perStep * (steps - step))} left`;
     if (this.#stream.isTTY) this.#rewrite(this.#line);
     else this.#stream.write(`${this.#line}\n`);

@@ -19,31 +19,36 @@ const FREE_ON_RESUME = new Set<string>([
 ]);
 
 /**
+ * Refuses a run folder that is a file, or that is not empty when the run does not go on. Changes nothing.
+ * @throws ERR_SDPO_CONFIG
+ */
+export async function checkRunFolder({ output, resume }: { output: string; resume: boolean }): Promise<void> {
+  const info = await stat(output).catch(() => undefined);
+  if (info && !info.isDirectory()) throw folderError(`output: ${output} is not a folder; name another`);
+  if (info && !resume && (await readdir(output)).length > 0) {
+    throw folderError(
+      `output: ${output} is not empty; name another folder, or set resume to go on with its run`,
+    );
+  }
+}
+
+/**
  * Makes the run folder `config.output` and writes its config.json, or opens it again where `config.resume` is set.
  * @param onWarning is told of broken checkpoints that are passed over
  * @returns the checkpoint to go on from, when resuming
- * @throws ERR_SDPO_CONFIG where the folder is not empty and the run not resumed, ERR_SDPO_CHECKPOINT where there is
- * nothing whole to resume from
+ * @throws ERR_SDPO_CONFIG as {@link checkRunFolder}, ERR_SDPO_CHECKPOINT where there is nothing whole to resume from
  */
 export async function openRunFolder(
   config: TrainConfig & { output: string },
   onWarning?: (message: string) => void,
 ): Promise<Checkpoint | undefined> {
   const { output, resume } = config;
-  const info = await stat(output).catch(() => undefined);
-  if (info && !info.isDirectory()) throw folderError(`output: ${output} is not a folder; name another`);
+  await checkRunFolder(config);
   if (resume) {
     const checkpoint = await findCheckpoint(output, onWarning);
-    if (!checkpoint) {
-      const problem = `resume: ${output} holds no checkpoint; check the path, or leave out resume to start anew`;
-      throw new SdpoError("ERR_SDPO_CHECKPOINT", problem);
-    }
-    return checkpoint;
-  }
-  if (info && (await readdir(output)).length > 0) {
-    throw folderError(
-      `output: ${output} is not empty; name another folder, or set resume to go on with its run`,
-    );
+    if (checkpoint) return checkpoint;
+    const problem = `resume: ${output} holds no checkpoint; check the path, or leave out resume to start anew`;
+    throw new SdpoError("ERR_SDPO_CHECKPOINT", problem);
   }
   try {
     await mkdir(join(output, ROLLOUTS), { recursive: true });

@@ -214,10 +214,12 @@ describe("generate", () => {
     let expected = "";
     const sampling = { maxTokens: 5, seed: 3, temperature: 0.5, topK: 40 };
     const messages = [{ role: "user" as const, content: "Hello" }];
-    for await (const { text } of loaded.generate(messages, sampling)) expected += text;
+    const { ids } = loaded.tokenizer.chat(messages, { addGenerationPrompt: true, enable_thinking: false });
+    for await (const { text } of loaded.generate(ids, sampling)) expected += text;
     expect(await cli([...args(), "Hello"])).toEqual({ code: 0, out: `${expected}\n`, err: "" });
     expect((await cli(args(), "Hello")).out).toBe(`${expected}\n`);
     expect((await cli([...args(), "--system", "Be brief.", "Hello"])).out).not.toBe(`${expected}\n`);
+    expect((await cli([...args(), "--thinking", "Hello"])).out).not.toBe(`${expected}\n`);
     expect((await cli([...args(), "--raw", "Hello"])).out).not.toBe(`${expected}\n`);
   });
 

@@ -185,6 +185,8 @@ describe("progress", () => {
 
   test("counts from the step that a run goes on at", () => {
     const { progress, read, wait } = record(false);
+    wait(1000);
+    progress.start();
     wait(60);
     progress.step({ step: 41, ...numbers });
     expect(read()).toMatch(/50 tokens\/s {2}59:00 left/);
