@@ -103,7 +103,7 @@ describe("the configuration of train refuses", () => {
   ];
   test.each(cases)("%s", async (_, options, message) => {
     const rejected = expect(readTrainConfig({ ...least, ...options() })).rejects;
-    await rejected.toMatchObject({ code: "ERR_SDPO_CONFIG", message });
+    await rejected.toMatchObject({ code: "ERR_SDPO_CONFIG", message: expect.stringMatching(message) });
   });
 
   test("what is missing, one by one", async () => {
