@@ -70,11 +70,11 @@ static const OpSchema& matmul_op() {
 }
 
 Tensor Calls::linear(const Tensor& x, const Tensor& weight, bool row_invariant) const {
-  return call(matmul_op(), {x, weight}, {0, 1, row_invariant ? 1.0 : 0.0})[0];
+  return call(matmul_op(), {x, weight}, {0, 1, row_invariant ? 1.0 : 0.0, row_invariant ? 0.0 : 1.0})[0];
 }
 
 Tensor Calls::linear_dx(const Tensor& dy, const Tensor& weight, const Tensor& dx) const {
-  return call(matmul_op(), {dy, weight, dx})[0];
+  return call(matmul_op(), {dy, weight, dx}, {0, 0, 0, 1})[0];
 }
 
 void Calls::linear_dw(const Tensor& dy, const Tensor& x, const Tensor& dweight) const {

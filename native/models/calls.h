@@ -27,7 +27,8 @@ class Calls {
   void bias_add(const Tensor& x, const Tensor& bias) const;
   void bias_bwd(const Tensor& dy, const Tensor& dbias) const;
 
-  // x W^T, with W [out, in] as models store it; row_invariant: see op matmul.
+  // x W^T, with W [out, in] as models store it; row_invariant: see op matmul. Where W is bf16 and the
+  // processor multiplies bf16, x may be rounded to bf16, except in row-invariant products.
   Tensor linear(const Tensor& x, const Tensor& weight, bool row_invariant) const;
   Tensor linear_dx(const Tensor& dy, const Tensor& weight, const Tensor& dx) const;  // dy W (+ dx)
   void linear_dw(const Tensor& dy, const Tensor& x, const Tensor& dweight) const;    // dweight += dy^T x
