@@ -51,6 +51,8 @@ interface Updates {
   norms: number[];
   rows: RowStatistics;
   passes: Pick<Gradient, "score" | "train">;
+  /** In the optimizer. */
+  seconds: number;
   taken: number;
   skipped: number;
   empty: number;
@@ -123,6 +125,7 @@ async function takeUpdate(
     return;
   }
   const gradient = await miniBatchGradient(model, planned, config, { importance: !single, signal });
+  const start = performance.now();
   const norm = await optimizer.gradientNorm();
   if (!Number.isFinite(gradient.loss) || !Number.isFinite(norm)) {
     updates.skipped++;
@@ -139,6 +142,7 @@ async function takeUpdate(
   const distils = config.algorithm !== "grpo";
   const fused = single && distils && config.teacher === "ema" ? config.teacherRate : undefined;
   await optimizer.update(learningRate, norm, fused);
+  updates.seconds += (performance.now() - start) / 1000;
   updates.taken++;
 }
 
@@ -151,7 +155,8 @@ async function takeUpdates(
   const none = () => ({ computed: 0, withoutSharing: 0, seconds: 0 });
   const passes = { score: none(), train: none() };
   const rows = new RowStatistics();
-  const updates: Updates = { losses: [], norms: [], rows, passes, taken: 0, skipped: 0, empty: 0 };
+  const counts = { seconds: 0, taken: 0, skipped: 0, empty: 0 };
+  const updates: Updates = { losses: [], norms: [], rows, passes, ...counts };
   const batches = miniBatches(samples, config.miniBatchTasks);
   const total = batches.length * config.epochs;
   const learningRate = learningRateAt(config, state.step + 1);
@@ -232,6 +237,7 @@ function stepMetrics(
     ...Object.fromEntries(Object.entries(seconds).map(([name, x]) => [`seconds.${name}`, x])),
     "seconds.score": score.seconds,
     "seconds.train": train.seconds,
+    "seconds.optimizer": updates.seconds,
     "tokens_per_second.rollout": perSecond(sampled, seconds.rollout),
     "tokens_per_second.score": perSecond(score.computed, score.seconds),
     "tokens_per_second.train": perSecond(train.computed, train.seconds),

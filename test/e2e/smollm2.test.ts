@@ -1,48 +1,28 @@
-// One training step of a real model on real data: SDPO_TEST_GGUF and SDPO_TEST_DATA.
-import { join } from "node:path";
 import { expect, test } from "vitest";
+import { mcq } from "../../lib/environments/mcq.js";
 import { Trainer } from "../../lib/trainer/trainer.js";
 
-const { SDPO_TEST_GGUF: model, SDPO_TEST_DATA: data } = process.env;
+const model = process.env.SDPO_TEST_GGUF;
 
-test.skipIf(!model || !data)(
-  "one SDPO step of SmolLM2-135M on SciKnowEval",
-  { timeout: 300_000 },
+test.skipIf(!model)(
+  "one SDPO step of SmolLM2-135M-Instruct on a question, from the format's feedback",
+  { timeout: 600_000 },
   async () => {
-    const notices: string[] = [];
-    using trainer = await Trainer.create(
-      {
-        model: model!,
-        data: join(data!, "sciknoweval/chemistry/train.json"),
-        environment: "mcq",
-        environmentOptions: { omitReasoningRequest: true, formatFeedback: true },
-        output: null,
-        device: "cpu",
-        steps: 1,
-        tasksPerBatch: 1,
-        rolloutsPerTask: 4,
-        maxPromptTokens: 330,
-        maxCompletionTokens: 12,
-        learningRate: 1e-5,
-      },
-      { log: (message) => notices.push(message) },
-    );
-    const name = "model.layers.3.mlp.up_proj.weight";
-    const before = await trainer.model.parameter("weight", name).readFloats();
+    using trainer = await Trainer.create({
+      ...{ model: model!, environment: mcq({ formatFeedback: true }), device: "cpu", steps: 1 },
+      data: [{ prompt: "Which is a noble gas?\nA: N\nB: O\nC: Ne\nD: Cl", answer: "C" }],
+      ...{ tasksPerBatch: 1, rolloutsPerTask: 2, maxPromptTokens: 128, maxCompletionTokens: 8 },
+      ...{ maxRepromptTokens: 256, learningRate: 1e-5, warmupSteps: 0 },
+    });
+    const weights = async () => (await trainer.model.parameter("weight", "model.norm.weight").read()).slice();
+    const before = await weights();
     for await (const { metrics } of trainer.run()) {
-      expect(metrics["completion.mean"]).toBeGreaterThan(1);
-      expect(metrics["feedback.fraction"]).toBe(1);
-      expect(metrics["distilled.fraction"]).toBe(1);
+      expect(Object.values(metrics).every(Number.isFinite)).toBe(true);
+      expect(metrics).toMatchObject({ "distilled.fraction": 1, updates: 1, skipped_steps: 0 });
       expect(metrics.loss).toBeGreaterThan(0);
-      expect(metrics.loss).toBeLessThan(1);
-      expect(metrics.grad_norm).toBeGreaterThan(1e-3);
-      expect(metrics["sampler_gap.max"]).toBeLessThan(1e-2);
-      expect(metrics["tokens.prompt"]).toBeLessThanOrEqual(330);
-      expect(metrics["sharing.saved"]).toBeGreaterThan(0.4);
+      // The packed forward pass gives the logprobs that generation over the cache sampled with.
+      expect(metrics["sampler_gap.max"]).toBeLessThan(0.01);
     }
-    const after = await trainer.model.parameter("weight", name).readFloats();
-    const moved = after.filter((x, i) => x !== before[i]).length;
-    expect(moved).toBeGreaterThan(after.length / 2);
-    expect(notices.join()).toMatch(/device: cpu/);
+    expect(await weights()).not.toEqual(before);
   },
 );
