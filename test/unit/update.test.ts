@@ -151,27 +151,36 @@ describe("micro-batches", () => {
 });
 
 describe("the loss", () => {
-  test("is that of logits computed sequence by sequence, in float64", async () => {
+  test.each([
+    ["ema", { teacher: 1 }],
+    ["live", { weight: 1 }],
+    ["trust-region", { initial: 0.7, weight: 0.3 }],
+  ] as const)("is that of logits computed one by one, in float64: %s", async (teacher, mix) => {
     const samples = batch();
-    const { loss } = await gradientOf(samples, { distillationTopK: null });
+    const { loss } = await gradientOf(samples, { distillationTopK: null, teacher, teacherRate: 0.3 });
     let total = 0;
     let count = 0;
     for (const { rollout, teacherPrompt, tokenWeights } of samples) {
       if (!teacherPrompt) continue;
-      const rows = async (prompt: Int32Array, slot: string) => {
-        const [logits] = await model.logits([Int32Array.from([...prompt, ...rollout.ids])], { slot });
+      const rows = async (prompt: Int32Array, slots: Record<string, number>) => {
+        const sequence = Int32Array.from([...prompt, ...rollout.ids]);
+        const mixed = new Float64Array(sequence.length * v);
+        for (const [slot, share] of Object.entries(slots))
+          (await model.logits([sequence], { slot }))[0]!.forEach((z, i) => {
+            mixed[i]! += share * z;
+          });
         return (t: number) => {
           const at = (prompt.length + t - 1) * v;
-          const e = Array.from(logits!.subarray(at, at + v), (z) => Math.exp(z));
+          const e = Array.from(mixed.subarray(at, at + v), (z) => Math.exp(z));
           const z = e.reduce((a, b) => a + b, 0);
           return e.map((x) => x / z);
         };
       };
-      const student = await rows(rollout.promptIds, "weight");
-      const teacher = await rows(teacherPrompt, "teacher");
+      const student = await rows(rollout.promptIds, { weight: 1 });
+      const target = await rows(teacherPrompt, mix);
       for (let t = 0; t < rollout.ids.length; t++) {
         if (rollout.mask[t] === 0) continue;
-        const [p, q] = [student(t), teacher(t)];
+        const [p, q] = [student(t), target(t)];
         const jsd = p.reduce((s, pv, i) => {
           const m = (pv + q[i]!) / 2;
           return s + 0.5 * pv * Math.log(pv / m) + 0.5 * q[i]! * Math.log(q[i]! / m);
