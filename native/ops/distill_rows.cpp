@@ -53,7 +53,7 @@ class Row {
     const double scale = masked ? 0 : weight * all_.coefficients[i_] / o_.temperature;
     double loss, kl;
     if (o_.credit == Credit::Logit) {
-      const LogitTerms terms = o_.top_k ? top_terms() : full_terms();
+      const LogitTerms terms = with_nan(o_.top_k ? top_terms() : full_terms());
       loss = terms.loss;
       kl = terms.kl;
       if (all_.dlogits) scale == 0 ? no_gradient() : logit_gradient(terms, scale);
@@ -174,7 +174,7 @@ class Row {
     const LeftOut none{nullptr, 0, nullptr};
     const Softmax s = softmax_of({buf_.x, k, x_max, inv_temperature()}, none, buf_.a, &rest);
     const Softmax t = softmax_of({buf_.y, k, y_max, inv_temperature()}, none, buf_.b, &rest);
-    return with_nan(sums_of(buckets(buf_.a, buf_.b, buf_.x, buf_.y, k, s, t), buf_.b));
+    return sums_of(buckets(buf_.a, buf_.b, buf_.x, buf_.y, k, s, t), buf_.b);
   }
 
   // The top K and a bucket for the rest; a and b end as P and c.
@@ -201,10 +201,10 @@ class Row {
       terms.c_sum -= buf_.b[k];
     else
       terms.tail = buf_.b[k] / p;
-    return with_nan(terms);
+    return terms;
   }
 
-  // A NaN logit is in no top K, but in the row's sums.
+  // A NaN logit is in no top K and the divergence's logarithm loses it, but the row's sums have it.
   LogitTerms with_nan(LogitTerms terms) const {
     if (std::isnan(student_.sum) || std::isnan(teacher_.sum)) terms.loss = terms.c_sum = std::nan("");
     return terms;

@@ -30,6 +30,27 @@ inline Vec exp_below_zero(Vec x) {
   return x < splat(kLeast) ? splat(0.f) : y;
 }
 
+// log(x) for normal x > 0 within 2 ulp, finite for 0. Cephes' polynomial around 1.
+inline Vec log_normal(Vec x) {
+  const VecI bits = (VecI)x;
+  const VecI e = (bits - 0x3f3504f3) >> 23;  // so that the mantissa lies in [sqrt(1/2), sqrt(2))
+  const Vec m = (Vec)(bits - (e << 23)) - splat(1.f);
+  Vec p = splat(7.0376836292e-2f);
+  p = p * m + splat(-1.1514610310e-1f);
+  p = p * m + splat(1.1676998740e-1f);
+  p = p * m + splat(-1.2420140846e-1f);
+  p = p * m + splat(1.4249322787e-1f);
+  p = p * m + splat(-1.6668057665e-1f);
+  p = p * m + splat(2.0000714765e-1f);
+  p = p * m + splat(-2.4999993993e-1f);
+  p = p * m + splat(3.3333331174e-1f);
+  const Vec z = m * m;
+  const Vec ef = __builtin_convertvector(e, Vec);
+  Vec y = m * z * p + ef * splat(-2.12194440e-4f);
+  y = y - splat(0.5f) * z;
+  return m + y + ef * splat(0.693359375f);
+}
+
 struct DoubleSum {
   double total = 0;
   Vec lanes = splat(0.f);
@@ -78,7 +99,7 @@ inline Vec leave_out(const LeftOut& left_out, int64_t* next, int64_t i, int lane
 template <Divergence kind>
 inline void divergence_of(const BucketRow& row, float* c, BucketSums* sums) {
   DoubleSum loss, kl, coefficient;
-  const Vec zero = splat(0.f), bound = splat(88.f);
+  const Vec zero = splat(0.f), bound = splat(88.f), least = splat(1e-37f);
   const Vec a_scale = splat(row.a_scale), b_scale = splat(row.b_scale), shift = splat(row.shift);
   const Vec x_max = splat(row.x_max), y_max = splat(row.y_max), inv = splat(row.inv_temperature);
   const Vec alpha = splat(row.alpha), rest = splat(1.f - row.alpha), clip = splat(row.clip);
@@ -102,15 +123,15 @@ inline void divergence_of(const BucketRow& row, float* c, BucketSums* sums) {
           l = p > zero ? -p * cut : zero;
           k = l;
         } else {
-          // log of the larger side over M is exact near 0; the other follows from the ratio, which matters
-          // only while both masses are normal numbers.
+          // With q the larger mass over M: log p - log M = log q - max(r, 0), and of the loss's two terms
+          // only |r| times the smaller mass is left, which vanishes where that mass is no normal number.
           const Vec ratio = r > -bound ? (r < bound ? r : bound) : -bound;
-          const Vec mean = at_least(rest * p + alpha * t, splat(1e-37f));
-          const Vec larger = p >= t ? p : t;
-          const Vec d = vlog(larger / mean);
-          const Vec d_p = p >= t ? d : d - ratio, d_t = p >= t ? d + ratio : d;
-          k = rest * p * d_p;
-          l = k + alpha * t * d_t;
+          const Vec p_share = rest * p, t_share = alpha * t, mean = p_share + t_share;
+          const Vec larger = p > t ? p : t;
+          const Vec q = log_normal(larger / (mean < least ? least : mean));
+          const Vec above = ratio > zero ? ratio : zero, below = ratio > zero ? zero : ratio;
+          k = p_share * (q - above);
+          l = mean * q - p_share * above + t_share * below;
         }
         loss.lanes += l;
         coefficient.lanes += k;
