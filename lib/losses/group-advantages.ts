@@ -30,7 +30,8 @@ export function groupAdvantages(
   const advantages = new Float32Array(rewards.length);
   for (const members of groups.values()) {
     const n = members.length;
-    const mean = n === 1 ? 0 : members.reduce((sum, i) => sum + rewards[i]!, 0) / n;
+    const first = rewards[members[0]!]!; // measured from it, equal rewards differ from their mean by exactly 0
+    const mean = n === 1 ? 0 : first + members.reduce((sum, i) => sum + (rewards[i]! - first), 0) / n;
     const squares = members.reduce((sum, i) => sum + (rewards[i]! - mean) ** 2, 0);
     const deviation = n === 1 ? 1 : Math.sqrt(squares / (n - 1));
     for (const i of members) advantages[i] = (rewards[i]! - mean) / (normalize ? deviation + 1e-6 : 1);
