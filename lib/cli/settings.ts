@@ -1,6 +1,7 @@
 import { readFile, stat } from "node:fs/promises";
 import type { KeyInfo } from "../config.js";
 import { nearestName, SdpoError, show } from "../errors.js";
+import { parseJson } from "../models/formats/json.js";
 
 type Values = Record<string, unknown>;
 
@@ -16,20 +17,38 @@ function placeOf(text: string, position: number): string {
   return `line ${before.length}, column ${before.at(-1)!.length + 1}`;
 }
 
-/** Parses JSON. Throws ERR_SDPO_CONFIG naming file, line and column. */
-export function parseConfigJson(text: string, file: string): Values {
-  let value: unknown;
+function jsonError(text: string): string | undefined {
   try {
-    value = JSON.parse(text);
-  } catch (cause) {
-    const { message } = cause as Error;
-    const at = /position (\d+)/.exec(message)?.[1];
-    const ends = /Unexpected end|Unterminated/.test(message);
-    const position = at === undefined ? (ends ? text.length : undefined) : Number(at);
-    const place = position === undefined ? "" : `${placeOf(text, position)}: `;
-    const reason = message.replace(/ in JSON at position.*| at position.*/s, "");
-    throw configError(`${file}: ${place}not valid JSON (${reason}); correct the file`, cause);
+    JSON.parse(text);
+    return undefined;
+  } catch (error) {
+    return (error as Error).message;
   }
+}
+
+/** Where JSON.parse gave up; it does not say so of an unexpected token, which the shortest prefix that has one ends with. */
+function errorPosition(text: string, message: string): number {
+  const given = / at position (\d+)/.exec(message)?.[1];
+  if (given !== undefined) return Number(given);
+  if (!message.startsWith("Unexpected token")) return text.length;
+  let [good, bad] = [0, text.length];
+  while (bad - good > 1) {
+    const middle = (good + bad) >> 1;
+    if (jsonError(text.slice(0, middle))?.startsWith("Unexpected token")) bad = middle;
+    else good = middle;
+  }
+  return bad - 1;
+}
+
+/** Parses JSON. Throws ERR_SDPO_CONFIG naming file, line and column, ERR_SDPO_FILE for a key given twice. */
+export function parseConfigJson(text: string, file: string): Values {
+  const message = jsonError(text);
+  if (message !== undefined) {
+    const place = placeOf(text, errorPosition(text, message));
+    const reason = message.replace(/(, (\.\.\.)?".*| in JSON at position.*| after JSON at position.*)/s, "");
+    throw configError(`${file}: ${place}: not valid JSON (${reason}); correct the file`);
+  }
+  const value = parseJson(Buffer.from(text), file);
   if (typeof value !== "object" || value === null || Array.isArray(value)) {
     throw configError(`${file}: expected one JSON object of keys and values, got ${show(value)}`);
   }

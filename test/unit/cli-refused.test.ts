@@ -2,6 +2,7 @@ import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { parseConfigJson } from "../../lib/cli/settings.js";
 import { type ConfigOptions, readSftConfig, readTrainConfig } from "../../lib/cli/train-config.js";
 import { cli } from "../cli-io.js";
 
@@ -24,6 +25,33 @@ beforeAll(() => {
 afterAll(() => rmSync(folder, { recursive: true }));
 
 const least = { model: "m", data: "d", environment: "mcq" };
+
+describe("JSON that is not valid is shown by line and column", () => {
+  const cases: [text: string, line: number, column: number, reason: RegExp][] = [
+    ['{\n "alpha": tru}', 2, 14, /Unexpected token '}'\)/],
+    ['{"a": [1,}\n, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12]}', 1, 10, /Unexpected token '}'\)/],
+    ['{"a" 1}', 1, 6, /Expected ':' after property name\)/],
+    ['{"a": 1}\n\n x', 3, 2, /Unexpected non-whitespace character\)/],
+    ["{'a': 1}", 1, 2, /Expected property name or '}'\)/],
+    ['{"a": NaN}', 1, 7, /Unexpected token 'N'\)/],
+    ["x", 1, 1, /Unexpected token 'x'\)/],
+    ['{"a": 1,', 1, 9, /./],
+    ['{"a": "b', 1, 9, /Unterminated string\)/],
+    ['{"a": 1,\n"b": 2,\n}', 3, 1, /./],
+  ];
+  test.each(cases)("%j", (text, line, column, reason) => {
+    expect(() => parseConfigJson(text, "x.json")).toThrow(
+      `x.json: line ${line}, column ${column}: not valid JSON (`,
+    );
+    expect(() => parseConfigJson(text, "x.json")).toThrow(reason);
+  });
+});
+
+test("JSON that gives a key twice is refused", () => {
+  expect(() => parseConfigJson('{"alpha": 1, "alpha": 0}', "x.json")).toThrow(
+    /x\.json: the key "alpha" is given twice/,
+  );
+});
 
 describe("the configuration of train refuses", () => {
   const cases: [name: string, options: () => ConfigOptions, message: RegExp][] = [
