@@ -117,7 +117,10 @@ describe("collectRollouts", () => {
       [{ reward: 1, metrics: { a: "b" } }, /metrics.a must be a finite number/],
     ] as const) {
       const run = collectRollouts(model, tasksOf(environment).slice(0, 1), verdict(value), options);
-      await expect(run).rejects.toMatchObject({ code: "ERR_SDPO_ENVIRONMENT", message });
+      await expect(run).rejects.toMatchObject({
+        code: "ERR_SDPO_ENVIRONMENT",
+        message: expect.stringMatching(message),
+      });
     }
   });
 

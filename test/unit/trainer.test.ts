@@ -211,7 +211,7 @@ describe("non-finite losses", () => {
     const run = train({ output, steps: 9 }, poison);
     await expect(run).rejects.toMatchObject({
       code: "ERR_SDPO_NUMERICS",
-      message: /step 3: .*step-3\.jsonl/,
+      message: expect.stringMatching(/step 3: .*step-3\.jsonl/),
     });
     const lines = (await readFile(join(output, "rollouts/step-3.jsonl"), "utf8")).trim().split("\n");
     expect(lines).toHaveLength(8);
@@ -273,18 +273,21 @@ describe("refusals", () => {
     [{ model: "/nowhere" }, "ERR_SDPO_FILE", /nowhere/],
   ] as [Partial<TrainerInput>, string, RegExp][])("%j", async (changes, code, message) => {
     const run = Trainer.create({ ...base(), ...changes }, { device });
-    await expect(run).rejects.toMatchObject({ code, message });
+    await expect(run).rejects.toMatchObject({ code, message: expect.stringMatching(message) });
   });
 
   test("weights for tokens must be one a token", async () => {
     const run = train({ steps: 1 }, { tokenWeights: () => new Float32Array(99) });
-    await expect(run).rejects.toMatchObject({ code: "ERR_SDPO_ARGUMENT", message: /expected \d+ numbers/ });
+    await expect(run).rejects.toMatchObject({
+      code: "ERR_SDPO_ARGUMENT",
+      message: expect.stringMatching(/expected \d+ numbers/),
+    });
   });
 
   test("an abort ends a step at once", async () => {
     const controller = new AbortController();
-    const trainer = await Trainer.create(base(), { device });
-    setTimeout(() => controller.abort(), 20);
+    const onPhase = () => controller.abort();
+    const trainer = await Trainer.create(base(), { device, onPhase });
     const run = trainer.run({ signal: controller.signal }).next();
     await expect(run).rejects.toMatchObject({ code: "ERR_SDPO_ABORTED" });
     trainer.dispose();
