@@ -5,6 +5,15 @@
 namespace sdpo {
 namespace {
 
+struct Buffers {
+  float *row, *gradient, *maxima;
+
+  Buffers(Arena& arena, int64_t v)
+      : row(arena.take<float>(v)),
+        gradient(arena.take<float>(v)),
+        maxima(arena.take<float>(maxima_count(v))) {}
+};
+
 void gradient(const TokenRows& all, int64_t i, const float* e, double sum, double slope, float* out) {
   const int64_t v = all.logits.v;
   if (slope == 0) {
@@ -20,8 +29,7 @@ void gradient(const TokenRows& all, int64_t i, const float* e, double sum, doubl
 
 uint64_t token_slot_bytes(int64_t v) {
   Arena arena;
-  arena.take<float>(2 * v);
-  arena.take<float>(maxima_count(v));
+  [[maybe_unused]] const Buffers measured(arena, v);
   return arena.used();
 }
 
@@ -29,12 +37,11 @@ void token_rows(const TokenRows& all, const TokenLoss& loss, void* scratch, uint
   const int64_t v = all.logits.v;
   for_rows(all.rows, scratch, scratch_bytes, token_slot_bytes(v), [&](int64_t i, void* slot) {
     Arena arena(slot);
-    float *row = arena.take<float>(v), *spare = arena.take<float>(v),
-          *maxima = arena.take<float>(maxima_count(v));
-    const float* z = all.logits.read(i, row);
-    float* out = all.dlogits ? all.dlogits.target(i, spare) : nullptr;
+    const Buffers buffers(arena, v);
+    const float* z = all.logits.read(i, buffers.row);
+    float* out = all.dlogits ? all.dlogits.target(i, buffers.gradient) : nullptr;
     float max;
-    block_maxima(z, v, maxima, &max);
+    block_maxima(z, v, buffers.maxima, &max);
     const float z_token = z[all.token_ids[i]];
     double sum;
     const Softmax s = softmax_of({z, v, max, float(1 / all.temperature)}, {nullptr, 0, nullptr}, out, &sum);
