@@ -88,6 +88,21 @@ describe("collectRollouts", () => {
     expect(again).not.toEqual(first);
   });
 
+  test("come in the order of their numbers, whichever ends first", async () => {
+    const stopping = { ...environment, stop: ["a", "e"] };
+    const lengthsOf = async (batchSize: number) => {
+      const changes = { rollouts: 8, maxTokens: 12, batchSize };
+      const { groups } = await collectRollouts(model, tasksOf(stopping), stopping, {
+        ...options,
+        ...changes,
+      });
+      return groups.map(({ rollouts }) => rollouts.map(({ ids }) => ids.length));
+    };
+    const oneByOne = await lengthsOf(1);
+    expect(new Set(oneByOne[0]).size).toBeGreaterThan(2);
+    expect(await lengthsOf(64)).toEqual(oneByOne);
+  });
+
   test("a verification that throws drops its rollout, and does not count as reward 0", async () => {
     let calls = 0;
     const broken: Environment<string> = {

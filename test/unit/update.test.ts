@@ -91,6 +91,27 @@ function largestDifference(a: Float32Array, b: Float32Array): number {
   return a.reduce((m, x, i) => Math.max(m, Math.abs(x - b[i]!)), 0) / scale;
 }
 
+/** Next-token probabilities at a completion's positions; the logits are the slots' in these shares. */
+async function probabilities(
+  prompt: Int32Array,
+  ids: Int32Array,
+  positions: number[],
+  slots: Record<string, number>,
+): Promise<number[][]> {
+  const sequence = Int32Array.from([...prompt, ...ids]);
+  const mixed = new Float64Array(sequence.length * v);
+  for (const [slot, share] of Object.entries(slots)) {
+    const [logits] = await model.logits([sequence], { slot });
+    for (const [i, z] of logits!.entries()) mixed[i]! += share * z;
+  }
+  return positions.map((t) => {
+    const at = (prompt.length + t - 1) * v;
+    const e = Array.from(mixed.subarray(at, at + v), (z) => Math.exp(z));
+    const z = e.reduce((a, b) => a + b, 0);
+    return e.map((x) => x / z);
+  });
+}
+
 const sum = (a: Float32Array, b: Float32Array, wa: number, wb: number) =>
   a.map((x, i) => wa * x + wb * b[i]!);
 
@@ -151,46 +172,49 @@ describe("micro-batches", () => {
 });
 
 describe("the loss", () => {
+  const jsd = (p: number[], q: number[]) =>
+    p.reduce((sum, pv, i) => {
+      const m = (pv + q[i]!) / 2;
+      return sum + 0.5 * pv * Math.log(pv / m) + 0.5 * q[i]! * Math.log(q[i]! / m);
+    }, 0);
+  /** Losses of a completion's tokens from both sides' probabilities. */
+  type Credit = (p: number[][], q: number[][], ids: number[]) => number[];
+  const logit: Credit = (p, q) => p.map((row, i) => jsd(row, q[i]!));
+  const token: Credit = (p, q, ids) =>
+    ids.map((id, i) => Math.log(p[i]![id]! / q[i]![id]!) * Math.log(p[i]![id]!));
+  const sequence: Credit = (p, q, ids) => {
+    const gaps = ids.map((id, i) => Math.log(q[i]![id]! / p[i]![id]!));
+    const advantage = gaps.reduce((a, b) => a + b, 0) / gaps.length;
+    return ids.map((id, i) => -Math.min(Math.max(advantage, -1.5), 1.5) * Math.log(p[i]![id]!));
+  };
+
   test.each([
-    ["ema", { teacher: 1 }],
-    ["live", { weight: 1 }],
-    ["trust-region", { initial: 0.7, weight: 0.3 }],
-  ] as const)("is that of logits computed one by one, in float64: %s", async (teacher, mix) => {
-    const samples = batch();
-    const { loss } = await gradientOf(samples, { distillationTopK: null, teacher, teacherRate: 0.3 });
-    let total = 0;
-    let count = 0;
-    for (const { rollout, teacherPrompt, tokenWeights } of samples) {
-      if (!teacherPrompt) continue;
-      const rows = async (prompt: Int32Array, slots: Record<string, number>) => {
-        const sequence = Int32Array.from([...prompt, ...rollout.ids]);
-        const mixed = new Float64Array(sequence.length * v);
-        for (const [slot, share] of Object.entries(slots))
-          (await model.logits([sequence], { slot }))[0]!.forEach((z, i) => {
-            mixed[i]! += share * z;
-          });
-        return (t: number) => {
-          const at = (prompt.length + t - 1) * v;
-          const e = Array.from(mixed.subarray(at, at + v), (z) => Math.exp(z));
-          const z = e.reduce((a, b) => a + b, 0);
-          return e.map((x) => x / z);
-        };
-      };
-      const student = await rows(rollout.promptIds, { weight: 1 });
-      const target = await rows(teacherPrompt, mix);
-      for (let t = 0; t < rollout.ids.length; t++) {
-        if (rollout.mask[t] === 0) continue;
-        const [p, q] = [student(t), target(t)];
-        const jsd = p.reduce((s, pv, i) => {
-          const m = (pv + q[i]!) / 2;
-          return s + 0.5 * pv * Math.log(pv / m) + 0.5 * q[i]! * Math.log(q[i]! / m);
-        }, 0);
-        total += tokenWeights![t]! * jsd;
-        count++;
+    ["ema", { teacher: "ema" }, { teacher: 1 }, logit],
+    ["live", { teacher: "live" }, { weight: 1 }, logit],
+    ["trust region", { teacher: "trust-region" }, { initial: 0.7, weight: 0.3 }, logit],
+    ["token credit", { distillation: "token", alpha: 1 }, { teacher: 1 }, token],
+    ["sequence credit", { distillation: "sequence", alpha: 1, advantageClip: 1.5 }, { teacher: 1 }, sequence],
+  ] as [string, Partial<Settings>, Record<string, number>, Credit][])(
+    "is that of logits computed one by one, in float64: %s",
+    async (_, changes, mix, credit) => {
+      const samples = batch();
+      const { loss } = await gradientOf(samples, { distillationTopK: null, teacherRate: 0.3, ...changes });
+      let total = 0;
+      let count = 0;
+      for (const { rollout, teacherPrompt, tokenWeights } of samples) {
+        if (!teacherPrompt) continue;
+        const positions = [...rollout.mask.keys()].filter((t) => rollout.mask[t] !== 0);
+        const p = await probabilities(rollout.promptIds, rollout.ids, positions, { weight: 1 });
+        const q = await probabilities(teacherPrompt, rollout.ids, positions, mix);
+        const ids = positions.map((t) => rollout.ids[t]!);
+        credit(p, q, ids).forEach((x, i) => {
+          total += tokenWeights![positions[i]!]! * x;
+          count++;
+        });
       }
-    }
-    expect(loss).toBeCloseTo(total / count, 5);
-  });
+      expect(Math.abs(loss / (total / count) - 1)).toBeLessThan(1e-5);
+    },
+  );
 
   test("falls along its gradient by what the gradient says", async () => {
     const full = { distillationTopK: null };
