@@ -3,7 +3,7 @@
 import { execFileSync } from "node:child_process";
 import { mkdirSync, writeFileSync } from "node:fs";
 import { cpus } from "node:os";
-import { dirname, join } from "node:path";
+import { dirname, join, relative } from "node:path";
 import { fileURLToPath } from "node:url";
 import { addon } from "../dist/native/load.js";
 
@@ -71,7 +71,9 @@ export function environment(device) {
   try {
     commit = git("rev-parse", "HEAD") + (git("status", "--porcelain", "-uno") ? " (changed)" : "");
   } catch {}
+  const [script, ...options] = process.argv.slice(1);
   return {
+    command: ["node", relative(dirname(folder), script), ...options].join(" "),
     device: device.description,
     processor: `${cpus().length} x ${cpus()[0]?.model}`,
     instructionSet,
