@@ -2,6 +2,7 @@ import { createRequire } from "node:module";
 import { Command, CommanderError } from "commander";
 import { SdpoError } from "../errors.js";
 import { convertCommand } from "./convert.js";
+import { demoCommand } from "./demo.js";
 import { doctorCommand } from "./doctor.js";
 import { evalCommand } from "./eval.js";
 import { generateCommand } from "./generate.js";
@@ -28,7 +29,7 @@ function buildProgram(io: CliIo): Command {
   const program = new Command("sdpo").version(version).addHelpText("after", OVERVIEW);
   const commands = [
     ...[trainCommand(io), evalCommand(io), generateCommand(io), sftCommand(io), inspectCommand(io)],
-    ...[doctorCommand(io), convertCommand(io), presetsCommand(io)],
+    ...[doctorCommand(io), convertCommand(io), presetsCommand(io), demoCommand(io)],
   ];
   for (const command of commands) program.addCommand(command);
   for (const command of [program, ...commands]) {

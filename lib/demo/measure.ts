@@ -20,13 +20,16 @@ export interface HeldOut {
 
 /** What is known before any training. Accuracies are shares of the held-out tasks. */
 export interface Baseline {
+  /** How many tasks were measured. */
+  tasks: number;
   /** The student's most probable answers. */
   student: number;
   /** The student's answers sampled at temperature 1: the attempts. */
   sampled: number;
   /** The same model's most probable answers once it has read the feedback on its failed attempts; of these. */
   teacher: number;
-  attempts: RolloutGroup[];
+  /** The failed attempts, and what the teacher answered to each. */
+  failed: { attempt: RolloutGroup; retry: RolloutGroup }[];
 }
 
 export interface MeasureOptions {
@@ -66,7 +69,13 @@ export async function measureBaseline(
   const failed = attempts.filter(({ rollouts }) => rollouts[0]!.verdict.reward < 1);
   const limits = { maxRepromptTokens: PROMPT_TOKENS, thinking: false };
   const prompts = await teacherPrompts(failed, held.environment, model.tokenizer, limits);
-  const tasks = failed.map(({ task }, i) => ({ ...task, promptIds: prompts[i]![0]!.ids! }));
-  const retries = await answers(model, { ...held, tasks }, { ...options, temperature: 0 });
-  return { student, sampled: accuracy(attempts), teacher: accuracy(retries), attempts };
+  const retried = failed.map(({ task }, i) => ({ ...task, promptIds: prompts[i]![0]!.ids! }));
+  const retries = await answers(model, { ...held, tasks: retried }, { ...options, temperature: 0 });
+  return {
+    tasks: held.tasks.length,
+    student,
+    sampled: accuracy(attempts),
+    teacher: accuracy(retries),
+    failed: failed.map((attempt, i) => ({ attempt, retry: retries[i]! })),
+  };
 }
