@@ -131,8 +131,8 @@ inline Vec vsqrt(Vec x) {
 }
 
 inline Vec select(VecI mask, Vec a, Vec b) { return (Vec)(((VecI)a & mask) | ((VecI)b & ~mask)); }
-inline Vec vmax(Vec a, Vec b) { return select(a > b, a, b); }
-inline Vec vmin(Vec a, Vec b) { return select(a < b, a, b); }
+inline Vec vmax(Vec a, Vec b) { return a > b ? a : b; }  // b where either is NaN
+inline Vec vmin(Vec a, Vec b) { return a < b ? a : b; }
 
 inline float reduce_add(Vec v) {
   typedef float Four __attribute__((vector_size(16)));

@@ -45,7 +45,7 @@ void weights(const QueryBlock& b, const KeyBlock& keys, const Work& w, int64_t r
   const VecI first = last - splat_i(b.window ? int32_t(b.window) : 0) + 1;
   for (int64_t j = 0; j < keys.count; j++) {
     float *p_at = w.p + j * kQ + r, *ds_at = w.ds + j * kQ + r;
-    Vec p = vexp(load(p_at) - lse);
+    Vec p = vexp_below(vmin(splat(0.f), load(p_at) - lse));
     if (masked) {
       const VecI key = splat_i(int32_t(j));
       VecI seen = key <= last;

@@ -45,8 +45,8 @@ void attention_fwd(const Call& call) {
       pieces[i].push_back({segments[size_t(s)].start, segments[size_t(s)].length});
   const auto blocks = query_blocks(segments, query_tokens(group));
   parallel_tasks(int64_t(blocks.size()) * kv_heads, [&](int64_t task) {
-    const Block& b = blocks[size_t(task / kv_heads)];
-    const int64_t kv_head = task % kv_heads, row = segments[size_t(b.segment)].start + b.begin;
+    const Block& b = blocks[size_t(task) % blocks.size()];
+    const int64_t kv_head = task / int64_t(blocks.size()), row = segments[size_t(b.segment)].start + b.begin;
     std::vector<int32_t> visible;
     for (int64_t i = 0; i < b.tokens; i++) visible.push_back(int32_t(b.before + i + 1));
     AttentionRows rows{};
@@ -56,6 +56,7 @@ void attention_fwd(const Call& call) {
     rows.q_stride = heads * width;
     rows.lse_stride = heads;
     rows.tokens = b.tokens;
+    rows.kv_heads = 1;
     rows.group = group;
     rows.width = width;
     rows.visible = visible.data();
@@ -65,7 +66,7 @@ void attention_fwd(const Call& call) {
     rows.v = call.in_as<float>(2) + kv_head * width;
     rows.key_stride = kv_heads * width;
     rows.pieces = pieces[size_t(b.segment)].data();
-    rows.work = thread_work(attention_work_floats(b.tokens * group, width));
+    rows.work = thread_work(attention_work_floats(b.tokens, 1, group, width));
     attend(rows);
   });
 }

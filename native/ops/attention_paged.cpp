@@ -81,9 +81,12 @@ void attention_paged(const Call& call) {
   const Sequences sequences = read_sequences(call);
   const auto blocks = row_blocks(table, q.shape[0], query_tokens(group), sequences);
   const int64_t element = dtype_bytes(DType(k.dtype));
-  parallel_tasks(int64_t(blocks.size()) * kv_heads, [&](int64_t task) {
-    const Block& b = blocks[size_t(task / kv_heads)];
-    const int64_t kv_head = task % kv_heads, first = (b.row * heads + kv_head * group) * width;
+  const int64_t count = int64_t(blocks.size());
+  // Decoding waits for memory, where the heads of a token lie together: a task takes them all.
+  const bool together = q.shape[0] <= 4 * count && count >= 4 * thread_count();
+  parallel_tasks(together ? count : count * kv_heads, [&](int64_t task) {
+    const Block& b = blocks[size_t(task % count)];
+    const int64_t kv_head = task / count, first = (b.row * heads + kv_head * group) * width;
     std::vector<int32_t> visible;
     for (int64_t n = b.row; n < b.row + b.count; n++) visible.push_back(table[2 * n + 1]);
     AttentionRows rows{};
@@ -91,6 +94,7 @@ void attention_paged(const Call& call) {
     rows.out = call.out_as<float>(0) + first;
     rows.q_stride = heads * width;
     rows.tokens = b.count;
+    rows.kv_heads = together ? kv_heads : 1;
     rows.group = group;
     rows.width = width;
     rows.visible = visible.data();
@@ -101,7 +105,7 @@ void attention_paged(const Call& call) {
     rows.bf16 = k.dtype == SDPO_BF16;
     rows.key_stride = kv_heads * width;
     rows.pieces = sequences.pieces.data() + sequences.starts[size_t(b.sequence)];
-    rows.work = thread_work(attention_work_floats(b.count * group, width));
+    rows.work = thread_work(attention_work_floats(b.count, rows.kv_heads, group, width));
     attend(rows);
   });
 }

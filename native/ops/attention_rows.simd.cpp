@@ -6,41 +6,39 @@ namespace sdpo {
 namespace SDPO_ISA {
 namespace {
 
-// Queries and scores lie transposed: a lane is a row (token, head), so that softmax needs no sum across
-// lanes.
+// One kv head's part of the work memory; keys, values and scores are shared. Queries and scores lie
+// transposed: a lane is a row (token, head), so that softmax needs no sum across lanes.
 struct Work {
   int64_t rows, padded, wide;
-  float *queries, *scores, *keys, *values,
-      *sums;                   // [width,padded] [kKeyBlock,padded] 2 x [kKeyBlock,wide] [rows,wide]
+  float *keys, *values;        // [kKeyBlock,wide]
+  float* scores;               // [kKeyBlock,padded]
+  float* queries;              // [width,padded]
+  float* sums;                 // [rows,wide]
   float *top, *mass, *factor;  // [padded]
   int32_t *visible, *first;    // [padded]: keys first .. visible - 1
 };
 
-Work lay_out(const AttentionRows& t) {
+Work lay_out(const AttentionRows& t, int64_t kv_head) {
   Work w;
   w.rows = t.tokens * t.group;
   w.padded = round_up(w.rows, kLanes);
   w.wide = round_up(t.width, 16);
-  float* at = t.work;
-  const auto take = [&](int64_t floats) {
-    float* from = at;
-    at += floats;
-    return from;
-  };
-  w.keys = take(kKeyBlock * w.wide);
-  w.values = take(kKeyBlock * w.wide);
-  w.sums = take(w.rows * w.wide);
-  w.queries = take(t.width * w.padded);
-  w.scores = take(kKeyBlock * w.padded);
-  w.top = take(w.padded);
-  w.mass = take(w.padded);
-  w.factor = take(w.padded);
-  w.visible = reinterpret_cast<int32_t*>(take(w.padded));
-  w.first = reinterpret_cast<int32_t*>(take(w.padded));
+  w.keys = t.work;
+  w.values = w.keys + kKeyBlock * w.wide;
+  w.scores = w.values + kKeyBlock * w.wide;
+  const int64_t own = (t.width + 5) * w.padded + w.rows * w.wide;
+  w.sums = w.scores + kKeyBlock * w.padded + kv_head * own;
+  w.queries = w.sums + w.rows * w.wide;
+  w.top = w.queries + t.width * w.padded;
+  w.mass = w.top + w.padded;
+  w.factor = w.mass + w.padded;
+  w.visible = reinterpret_cast<int32_t*>(w.factor + w.padded);
+  w.first = w.visible + w.padded;
   return w;
 }
 
-void prepare(const AttentionRows& t, const Work& w) {
+void prepare(const AttentionRows& t, const Work& w, int64_t kv_head) {
+  const float* heads = t.q + kv_head * t.group * t.width;
   for (int64_t r = 0; r < w.padded; r++) {
     const int64_t token = r < w.rows ? r / t.group : 0, head = r % t.group;
     const int64_t unseen = t.window ? t.visible[token] - t.window : 0;
@@ -48,7 +46,7 @@ void prepare(const AttentionRows& t, const Work& w) {
     w.first[r] = int32_t(unseen > 0 ? unseen : 0);
     w.top[r] = -__builtin_inff();
     w.mass[r] = 0;
-    const float* q = t.q + token * t.q_stride + head * t.width;
+    const float* q = heads + token * t.q_stride + head * t.width;
     for (int64_t e = 0; e < t.width; e++) w.queries[e * w.padded + r] = r < w.rows ? q[e] * t.scale : 0.f;
   }
   for (int64_t i = 0; i < w.rows * w.wide; i++) w.sums[i] = 0;
@@ -72,15 +70,34 @@ struct Cursor {
     for (offset += keys; offset > 0 && offset >= piece->count; piece++) offset -= piece->count;
   }
 
-  void copy(const AttentionRows& t, const Work& w, int64_t count) {
-    for (int64_t j = 0; j < count; j++, offset++) {
-      for (; offset >= piece->count; piece++) offset = 0;
-      const int64_t at = (piece->row + offset) * t.key_stride;
-      copy_row(w.keys + j * w.wide, t.k, at, t.width, t.bf16);
-      copy_row(w.values + j * w.wide, t.v, at, t.width, t.bf16);
-    }
+  int64_t next_row() {
+    for (; offset >= piece->count; piece++) offset = 0;
+    return piece->row + offset++;
   }
 };
+
+// Copies the keys and values of one kv head.
+void copy_keys(const AttentionRows& t, const Work& w, Cursor from, int64_t count, int64_t kv_head) {
+  for (int64_t j = 0; j < count; j++) {
+    const int64_t at = from.next_row() * t.key_stride + kv_head * t.width;
+    copy_row(w.keys + j * w.wide, t.k, at, t.width, t.bf16);
+    copy_row(w.values + j * w.wide, t.v, at, t.width, t.bf16);
+  }
+}
+
+// Starts loading keys that copy_keys would wait for. Inlined by force: GCC 12 takes a function that does no
+// more than this for one without effect.
+__attribute__((always_inline)) inline void prefetch_keys(const AttentionRows& t, Cursor from, int64_t count,
+                                                         int64_t kv_head) {
+  const int64_t element = t.bf16 ? 2 : 4;
+  for (int64_t j = 0; j < count; j++) {
+    const int64_t at = (from.next_row() * t.key_stride + kv_head * t.width) * element;
+    for (int64_t byte = 0; byte < t.width * element; byte += 64) {
+      __builtin_prefetch(static_cast<const char*>(t.k) + at + byte, 0, 2);
+      __builtin_prefetch(static_cast<const char*>(t.v) + at + byte, 0, 2);
+    }
+  }
+}
 
 // Scores of keys start .. start + count - 1 become exp(score - top), for kLanes rows from `r` on.
 template <bool masked>
@@ -103,24 +120,34 @@ void softmax(const Work& w, int64_t r, int64_t start, int64_t count) {
   const Vec base = select(top == none, splat(0.f), top);
   Vec mass = splat(0.f);
   for (int64_t j = 0; j < count; j++) {
-    const Vec p = vexp(load(scores + j * w.padded) - base);
+    const Vec p = vexp_below(load(scores + j * w.padded) - base);
     store(scores + j * w.padded, p);
     mass += p;
   }
-  const Vec factor = vexp(before - base);
+  const Vec factor = vexp_below(before - base);
   store(w.top + r, top);
   store(w.factor + r, factor);
   store(w.mass + r, load(w.mass + r) * factor + mass);
 }
 
-void finish(const AttentionRows& t, const Work& w) {
+// Adds the keys of a block to what the rows of one kv head have seen.
+void meet(const AttentionRows& t, const Work& w, int64_t start, int64_t count, bool masked) {
+  multiply<Into::Store>(count, w.padded, t.width, {w.keys, w.wide, 1}, w.queries, w.padded, w.scores,
+                        w.padded);
+  for (int64_t r = 0; r < w.padded; r += kLanes)
+    masked ? softmax<true>(w, r, start, count) : softmax<false>(w, r, start, count);
+  multiply<Into::Scale>(w.rows, round_up(t.width, kLanes), count, {w.scores, 1, w.padded}, w.values, w.wide,
+                        w.sums, w.wide, w.factor);
+}
+
+void finish(const AttentionRows& t, const Work& w, int64_t kv_head) {
   for (int64_t r = 0; r < w.padded; r += kLanes) {
     const Vec mass = load(w.mass + r);
     store(w.top + r, load(w.top + r) + vlog(mass));
     store(w.factor + r, splat(1.f) / mass);
   }
   for (int64_t r = 0; r < w.rows; r++) {
-    const int64_t token = r / t.group, head = r % t.group;
+    const int64_t token = r / t.group, head = kv_head * t.group + r % t.group;
     float* out = t.out + token * t.q_stride + head * t.width;
     for (int64_t e = 0; e < t.width; e++) out[e] = w.sums[r * w.wide + e] * w.factor[r];
     if (t.lse) t.lse[token * t.lse_stride + head] = w.top[r];
@@ -130,31 +157,32 @@ void finish(const AttentionRows& t, const Work& w) {
 }  // namespace
 
 void attend(const AttentionRows& t) {
-  const Work w = lay_out(t);
-  prepare(t, w);
-  int32_t begin = w.first[0], all_from = w.first[0], all_to = w.visible[0], end = w.visible[0];
-  for (int64_t r = 1; r < w.rows; r++) {
-    if (w.first[r] < begin) begin = w.first[r];
-    if (w.first[r] > all_from) all_from = w.first[r];
-    if (w.visible[r] < all_to) all_to = w.visible[r];
-    if (w.visible[r] > end) end = w.visible[r];
+  for (int64_t h = 0; h < t.kv_heads; h++) prepare(t, lay_out(t, h), h);
+  const Work rows = lay_out(t, 0);
+  int64_t begin = rows.first[0], all_from = begin, all_to = rows.visible[0], end = all_to;
+  for (int64_t r = 1; r < rows.rows; r++) {
+    const int64_t first = rows.first[r], visible = rows.visible[r];
+    begin = first < begin ? first : begin;
+    all_from = first > all_from ? first : all_from;
+    all_to = visible < all_to ? visible : all_to;
+    end = visible > end ? visible : end;
   }
-  const int64_t columns = round_up(t.width, kLanes);
   Cursor cursor{t.pieces, 0};
   int64_t start = begin / kKeyBlock * kKeyBlock;
   cursor.skip(start);
   for (; start < end; start += kKeyBlock) {
-    const int64_t count = end - start < kKeyBlock ? end - start : kKeyBlock;
-    cursor.copy(t, w, count);
-    multiply<Into::Store>(count, w.padded, t.width, {w.keys, w.wide, 1}, w.queries, w.padded, w.scores,
-                          w.padded);
-    const bool masked = start < all_from || start + count > all_to;
-    for (int64_t r = 0; r < w.padded; r += kLanes)
-      masked ? softmax<true>(w, r, start, count) : softmax<false>(w, r, start, count);
-    multiply<Into::Scale>(w.rows, columns, count, {w.scores, 1, w.padded}, w.values, w.wide, w.sums, w.wide,
-                          w.factor);
+    const int64_t left = end - start, count = left < kKeyBlock ? left : kKeyBlock;
+    Cursor next = cursor;
+    next.skip(count);
+    for (int64_t h = 0; h < t.kv_heads; h++) {
+      const Work w = lay_out(t, h);
+      copy_keys(t, w, cursor, count, h);
+      prefetch_keys(t, next, left - count < kKeyBlock ? left - count : kKeyBlock, h);
+      meet(t, w, start, count, start < all_from || start + count > all_to);
+    }
+    cursor = next;
   }
-  finish(t, w);
+  for (int64_t h = 0; h < t.kv_heads; h++) finish(t, lay_out(t, h), h);
 }
 
 }  // namespace SDPO_ISA
