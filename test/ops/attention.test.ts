@@ -152,6 +152,42 @@ describe.each(instructionSets)("attention on %s", (instructionSet) => {
     }
   });
 
+  test("every window around the edges of blocks", async () => {
+    const sizes = { T: 200, H: 1, K: 1, E: 8 };
+    const next = random(12);
+    const inputs = randomInputs(next, sizes);
+    const dout = floats(next, 200 * 8);
+    for (const [window, prompt] of [1, 2, 31, 63, 64, 65, 66, 96, 97, 127, 128, 129, 130, 199].flatMap((w) =>
+      [0, 1, 64, 67, 100].map((p) => [w, p] as const),
+    )) {
+      const segments: Segment[] = [
+        [0, prompt, -1, 0],
+        [prompt, 200 - prompt, 0, prompt],
+      ];
+      const naive = naiveAttention(inputs, sizes, visibleRows(segments, 200, window), 0.5, dout);
+      const options = { window, scale: 0.5 };
+      await configured({ instructionSet }, async () => {
+        expect(worst((await forward(inputs, sizes, segments, options)).out, naive.out)).toBeLessThan(3e-6);
+        const result = await gradients(inputs, sizes, segments, dout, options);
+        for (const name of ["dq", "dk", "dv"] as const)
+          expect(worst(result[name], naive[name])).toBeLessThan(1e-5);
+      });
+    }
+  });
+
+  test("what a row does not see changes no bit of it", async () => {
+    const sizes = { T: 130, H: 2, K: 1, E: 16 };
+    const inputs = randomInputs(random(15), sizes);
+    const first = (x: Float32Array, width: number) => x.slice(0, 100 * width);
+    const alone = { q: first(inputs.q, 32), k: first(inputs.k, 16), v: first(inputs.v, 16) };
+    inputs.v.fill(3e38, 100 * 16);
+    await configured({ instructionSet }, async () => {
+      const all = await forward(inputs, sizes, [[0, 130, -1, 0]]);
+      const expected = await forward(alone, { ...sizes, T: 100 }, [[0, 100, -1, 0]]);
+      expect(digest(first(all.out, 32), first(all.lse, 2))).toBe(digest(expected.out, expected.lse));
+    });
+  });
+
   test("large scores and values", async () => {
     const sizes = { T: 130, H: 2, K: 1, E: 16 };
     const inputs = randomInputs(random(5), sizes, 100);
@@ -315,6 +351,14 @@ describe("refused", () => {
         [5, 5, 0, 4],
       ],
       /segments\[1\]: position 4: expected 5/,
+    ],
+    [
+      "a position past the parent's end",
+      [
+        [0, 5, -1, 0],
+        [5, 5, 0, 6],
+      ],
+      /segments\[1\]: position 6: expected 5/,
     ],
     ["a position below 0", [[0, 10, -1, -3]], /segments\[0\]: position -3/],
     ["positions past 2^31", [[0, 10, -1, 2147483640]], /segments\[0\]: position 2147483640/],
