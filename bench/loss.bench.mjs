@@ -1,6 +1,6 @@
 // The SDPO loss, forward and backward, beside PyTorch on the same cores: JSD over the top 100 and a tail, and
 // over the whole vocabulary. Needs `npm run build`, and SDPO_BENCH_PYTHON: a Python with PyTorch.
-//   SDPO_BENCH_PYTHON=venv/bin/python node bench/loss.bench.mjs [--rounds 30] [--no-compile] [--isa avx2]
+//   SDPO_BENCH_PYTHON=venv/bin/python node bench/loss.bench.mjs [--rounds 30] [--no-compile] [--isa avx2] [--note text]
 import { spawn } from "node:child_process";
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
@@ -18,6 +18,7 @@ const { values: args } = parseArgs({
   options: {
     rounds: { type: "string", default: "30" },
     isa: { type: "string" },
+    note: { type: "string", default: "" },
     "no-compile": { type: "boolean", default: false },
   },
 });
@@ -119,7 +120,7 @@ try {
   const cases = [];
   for (const shape of shapes)
     for (const support of supports) cases.push(await measure(device, peer, folder, shape, support));
-  const path = save(`loss-${addon().buildInfo().instructionSet}`, device, cases);
+  const path = save(`loss-${addon().buildInfo().instructionSet}`, device, { note: args.note, cases });
   process.stdout.write(`${path}\n`);
 } finally {
   rmSync(folder, { recursive: true });

@@ -199,6 +199,12 @@ describe.each(instructionSets)("distill_loss against float64, %s", (isa) => {
         await expectNaive(batch, { ...plain, alpha, topK, temperature: 0.9 }, none);
   });
 
+  test("no gradient through the floor under the student's tail, however heavy the teacher's", async () => {
+    const batch = batchOf(3, 40, 15);
+    for (let i = 0; i < 3; i++) for (const id of [4, 9]) batch.student[i * 40 + id] = 30 + id / 10;
+    for (const alpha of [0, 0.5, 1]) await expectNaive(batch, { ...plain, alpha, topK: 2 }, none);
+  });
+
   test("-inf in student, teacher and initial teacher", async () => {
     const v = 70;
     const batch = batchOf(4, v, 8);
