@@ -42,7 +42,7 @@ const shared = {
 /** Each algorithm's own settings, tuned for this task; docs/demo.md says how. */
 const own = {
   sdpo: {
-    learningRate: 5e-4,
+    learningRate: 7e-4,
     beta2: 0.95,
     alpha: 0.5,
     distillationTopK: null,
