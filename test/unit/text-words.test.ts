@@ -27,6 +27,8 @@ function files() {
   };
 }
 
+type Files = ReturnType<typeof files>;
+
 const tokenizer = Tokenizer.fromFiles(files());
 
 describe("whole words", () => {
@@ -57,7 +59,7 @@ describe("whole words", () => {
     }
   });
 
-  test.each<[string, (files: { tokenizerJson: ReturnType<typeof files>["tokenizerJson"] }) => void, RegExp]>([
+  test.each<[string, (files: Files) => void, RegExp]>([
     [
       "no unknown token",
       ({ tokenizerJson }) => (tokenizerJson.model.unk_token = undefined),
