@@ -134,7 +134,7 @@ describe.each(names)("%s", (name) => {
     expect(Math.abs(loss - golden.get(`sdpo.${kind}.loss`)!.data[0]!)).toBeLessThanOrEqual(
       tolerance.loss_abs!,
     );
-    await model.backwardHidden(student.tape!, dHidden);
+    await model.backwardHidden(student.tape!, dHidden!);
     checkGradients(await allGradients(model), golden, `sdpo.${kind}.grad.`);
   });
 

@@ -47,7 +47,7 @@ describe.each(instructionSets)("swiglu on %s", (set) => {
     const up = f32([rows, d], normals(4));
     const dy = f32([rows, d], normals(5));
     const loss = (g: ArrayLike<number>, u: ArrayLike<number>) =>
-      dy.data.reduce((sum, w, i) => sum + w * silu(g[i]!) * u[i]!, 0);
+      Float64Array.from(dy.data).reduce((sum, w, i) => sum + w * silu(g[i]!) * u[i]!, 0);
     const { dgate, dup } = await runOp("swiglu_bwd", { gate, up, dy });
     expectClose(
       dgate!,
