@@ -28,7 +28,10 @@ function evaluationTable(raw) {
     ["trained", "after 35 SDPO steps"],
   ].map(([name, title]) => {
     const r = json(join(raw, `eval-${name}.json`));
-    const format = r.metrics?.incorrectFormat === undefined ? "" : fixed(3)(1 - r.metrics.incorrectFormat);
+    const format =
+      r.metrics?.["environment.incorrectFormat"] === undefined
+        ? ""
+        : fixed(3)(1 - r.metrics["environment.incorrectFormat"]);
     return `| ${title} | ${r.tasks} x ${r.rollouts} | ${fixed(3)(r["avg@k"])} ± ${fixed(3)(r.standardError)} | ${fixed(3)(r["pass@k"])} | ${format} | ${fixed(1)(r.completionTokens)} |`;
   });
   return [
@@ -71,7 +74,7 @@ function stepTable(steps) {
 function speedTable(steps) {
   const of = (name) => median(steps.map((m) => m[name]).filter((x) => x !== undefined));
   const rows = [
-    ["rollouts (prompts computed once a group, then decoding)", "rollout"],
+    ["rollouts: sampled tokens; the prompts' time is in it, their tokens are not", "rollout"],
     ["teacher scoring", "score"],
     ["student forward, loss, backward, optimizer", "train"],
   ].map(
@@ -109,7 +112,7 @@ ${evaluationTable(raw)}
 
 avg@4 at temperature 0.6, top_p 0.95, on the test rows whose prompts have at most 330 tokens, without their last line ("Please reason step by step."), as in training. ± is the standard error over tasks. Four options: chance is 0.25.
 
-${verdict(raw)} What the warm start changed is the format. The reward in training was ${fixed(3)(mean(steps.slice(0, 10).map((m) => m["reward.mean"])))} over the first ten steps and ${fixed(3)(mean(steps.slice(-10).map((m) => m["reward.mean"])))} over the last ten (32 rollouts a step: one step's standard error is about 0.08). Entropy fell from ${fixed(3)(steps[0].entropy)} to ${fixed(3)(steps.at(-1).entropy)}, the loss from ${fixed(5)(steps[0].loss)} to ${fixed(5)(steps.at(-1).loss)}. A model of this size hardly knows the chemistry asked; this page shows that the machinery works on a real model and real data, not that 35 steps teach chemistry.
+${verdict(raw)} What the warm start changed is the format. The reward in training was ${fixed(3)(mean(steps.slice(0, 10).map((m) => m["reward.mean"])))} over the first ten steps and ${fixed(3)(mean(steps.slice(-10).map((m) => m["reward.mean"])))} over the last ten (32 rollouts a step: one step's standard error is about 0.08). Entropy went from ${fixed(3)(steps[0].entropy)} to ${fixed(3)(steps.at(-1).entropy)}, the loss from ${fixed(5)(steps[0].loss)} to ${fixed(5)(steps.at(-1).loss)}. A model of this size hardly knows the chemistry asked; this page shows that the machinery works on a real model and real data, not that 35 steps teach chemistry.
 
 ${distilled} of ${steps.length} steps had a distilled fraction above 0. Step ${last.step} was computed twice, before the kill and after the resumption: ${differing.length === 0 ? "every metric but times and memory is the same number" : `these metrics differ: ${differing.join(", ")}`}.
 
@@ -122,6 +125,8 @@ ${stepTable(steps)}
 ## Speed and memory
 
 ${speedTable(steps)}
+
+Other work shared the cores during this run, so these times are upper bounds; [benchmarks](benchmarks.md) has times from a quiet machine.
 
 Peak device memory ${(Math.max(...steps.map((m) => m["memory.peak"])) / 2 ** 30).toFixed(2)} GiB: weights, EMA teacher, gradient and two moments in float32 are ${((5 * 134515008 * 4) / 2 ** 30).toFixed(2)} GiB of it. Median share of tokens saved by sharing: ${fixed(3)(median(steps.map((m) => m["sharing.saved"])))}.
 

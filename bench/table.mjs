@@ -56,7 +56,7 @@ function origin({ file, processor, device, node, commit, date, command, results 
 }
 
 function lossTable({ results }) {
-  const rows = results.map(({ rows, vocab, support, times: t, error }) => [
+  const rows = results.cases.map(({ rows, vocab, support, times: t, error }) => [
     `${rows} x ${vocab}, ${support}`,
     ...["sdpo", "eager", "compile"].map((name) => (t[name] ? milliseconds(t[name].median) : "")),
     ...["eager", "compile"].map((name) => (t[name] ? times(t[name].median / t.sdpo.median) : "")),
@@ -146,20 +146,6 @@ function generateTable({ results }) {
   return [about, table(head, rows), same + agreed].join("\n\n");
 }
 
-/** A table of the first list of records in a result: what they hold that is a number or a text. */
-function recordTable({ results }) {
-  const lists = Array.isArray(results) ? [results] : Object.values(results).filter(Array.isArray);
-  const records = lists.find((list) => typeof list[0] === "object") ?? [];
-  const shown = (value) => typeof value === "number" || typeof value === "string";
-  const names = [...new Set(records.flatMap((r) => Object.keys(r).filter((name) => shown(r[name]))))];
-  const cell = (value) =>
-    Number.isInteger(value) || typeof value !== "number" ? (value ?? "") : Number(value.toPrecision(4));
-  return table(
-    names,
-    records.map((record) => names.map((name) => cell(record[name]))),
-  );
-}
-
 const peer = "SDPO_BENCH_PYTHON=venv/bin/python";
 const real = `SDPO_TEST_GGUF=model.gguf ${peer}`;
 const SECTIONS = [
@@ -198,13 +184,6 @@ const SECTIONS = [
     text: `GFLOP/s (the fast fifth of the samples) of the products of SmolLM2-135M and of a tiny model: the built-in kernels, oneDNN over the same threads, and what is chosen by default. \`rowInvariant\` is what generation uses: a row has the same bits whatever its neighbours. This says nothing of other shapes, and absolute figures are this machine's.`,
     render: gemmTable,
   },
-  {
-    title: "The demo over five seeds",
-    pattern: /^demo/,
-    command: "node bench/demo.bench.mjs",
-    text: `The demo's task, SDPO and GRPO from the same code, seeds and number of generations. It is a task made to show the method: the feedback names the rule that was broken, and a tiny model reads it well. How large the gap is elsewhere has to be measured there.`,
-    render: recordTable,
-  },
 ];
 
 function section({ title, text, command, pattern, render }, all) {
@@ -218,7 +197,7 @@ function section({ title, text, command, pattern, render }, all) {
 function page() {
   const all = readResults();
   const intro =
-    "Made by `node bench/table.mjs` from the newest file of each benchmark in [bench/results](../bench/results); [bench/README.md](../bench/README.md) says how to run them. Programs that are compared run in turn in one session on one machine. Times on a CPU are that machine's: compare ratios within a table, never times of two tables.";
+    "Made by `node bench/table.mjs` from the newest file of each benchmark in [bench/results](../bench/results); [bench/README.md](../bench/README.md) says how to run them. Programs that are compared run in turn in one session on one machine. Times on a CPU are that machine's: compare ratios within a table, never times of two tables. The demo's five seeds have [a page of their own](demo.md).";
   return `${["# Benchmarks", intro, ...SECTIONS.map((one) => section(one, all))].join("\n\n")}\n`;
 }
 

@@ -146,7 +146,7 @@ class Ours {
     device.resetPeakMemory();
     this.phases = {};
     const start = performance.now();
-    await this.lap("optimizer", async () => model.zeroGradient());
+    await this.lap("optimizer", () => model.zeroGradient());
     const tokens = parts.flat().reduce((sum, { completion }) => sum + completion.length, 0);
     let loss = 0;
     for (const part of parts) loss += await this.microBatch(part, share, tokens);

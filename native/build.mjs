@@ -25,7 +25,13 @@ const cached = existsSync(cache) ? readFileSync(cache, "utf8") : "";
 const unchanged = Object.entries(options).every(([name, value]) =>
   cached.includes(`\n${name}:STRING=${value}\n`),
 );
-const incremental = argv.includes("--incremental") && unchanged;
+// What was not there when the build was configured is looked for again only by configuring anew.
+const dnnl = ["/usr/lib", "/usr/lib/x86_64-linux-gnu", "/usr/lib/aarch64-linux-gnu", "/usr/local/lib"];
+const oneDnnCame =
+  options.SDPO_ONEDNN !== "OFF" &&
+  cached.includes("dnnl_DIR-NOTFOUND") &&
+  dnnl.some((folder) => existsSync(`${folder}/cmake/dnnl`));
+const incremental = argv.includes("--incremental") && unchanged && !oneDnnCame;
 
 const args = [
   cmakeJs,

@@ -98,7 +98,7 @@ async function gradient(model: Model, documents: readonly HouseDocument[]): Prom
   const rows = learnt.flatMap((tokens, i) => tokens.map((t) => packed.rows[i]![t - 1]!));
   const targets = learnt.flatMap((tokens, i) => tokens.map((t) => documents[i]!.ids[t]!));
   const n = targets.length;
-  model.zeroGradient();
+  await model.zeroGradient();
   const { hidden, tape } = await model.forward(packed, Int32Array.from(rows), { keep: true });
   const { device } = model;
   const inputs = {

@@ -2,7 +2,7 @@ import { SdpoError, show } from "../errors.js";
 import type { ChatMessage } from "../text/tokenizer.js";
 import { GenerationEngine } from "./generation.js";
 import { checkTokenIds, type Model } from "./model.js";
-import { checkSampling, type SamplingOptions } from "./sampling.js";
+import { checkSampling, refuseUnknownOptions, type SamplingOptions } from "./sampling.js";
 
 /** What a model is asked: a conversation, or token ids as they are. */
 export type Prompt = readonly ChatMessage[] | Int32Array | readonly number[];
@@ -36,6 +36,7 @@ export async function* generateTokens(
   options: GenerateOptions,
 ): AsyncGenerator<GeneratedToken> {
   const settings = checkSampling(options);
+  refuseUnknownOptions(options);
   const request = { prompt: promptIds(model, prompt), task: 0, rollouts: [0] };
   const engine = new GenerationEngine(model, [request], {
     ...settings,

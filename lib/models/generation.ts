@@ -279,17 +279,14 @@ export class GenerationEngine {
       [n, 6],
     );
     using head = this.#model.head(slot);
-    const { c: logits } = await run(
-      device,
-      "matmul",
-      { a: hidden, b: head },
-      { transposeB: true, rowInvariant: true },
-      { signal },
-    );
+    using a = hidden;
+    const product = { transposeB: true, rowInvariant: true };
+    using logits = (await run(device, "matmul", { a, b: head }, product, { signal })).c;
     const inputs = { logits, parameters, topK: topKs, counters: keys };
-    const { ids, logprobs } = await run(device, "sample", inputs, {}, { signal });
+    const outputs = await run(device, "sample", inputs, {}, { signal });
+    using ids = outputs.ids;
+    using logprobs = outputs.logprobs;
     const [drawn, logs] = [await ids.read(), await logprobs.readFloats()];
-    for (const tensor of [hidden, logits, ids, logprobs]) tensor.dispose();
     batch.forEach((active, i) => {
       this.#append(active, drawn[i]!, logs[i]!);
     });

@@ -1,7 +1,6 @@
-import { copyFile, mkdir } from "node:fs/promises";
 import { join } from "node:path";
 import { SdpoError, show } from "../errors.js";
-import type { Device } from "../native/device.js";
+import { Device } from "../native/device.js";
 import {
   addon,
   asSdpoError,
@@ -13,17 +12,16 @@ import {
 } from "../native/load.js";
 import { run } from "../native/run.js";
 import { Tensor } from "../native/tensor.js";
-import { filesFromGguf } from "../text/gguf.js";
 import { Tokenizer } from "../text/tokenizer.js";
-import { type ModelConfig, ropeTables, toHfConfig } from "./formats/config.js";
+import { type ModelConfig, ropeTables } from "./formats/config.js";
 import { matrixShape, type TensorSource } from "./formats/files.js";
 import { readGgufMetadata } from "./formats/gguf.js";
 import { readModel } from "./formats/model-files.js";
 import { expectedParameters } from "./formats/parameters.js";
 import { exists } from "./formats/safetensors.js";
-import { writeJson, writeSafetensorsFolder } from "./formats/safetensors-write.js";
 import { type GeneratedToken, type GenerateOptions, generateTokens, type Prompt } from "./generate.js";
 import { type PackedSequences, packSequences } from "./packing.js";
+import { saveModel } from "./save.js";
 
 /** What a forward pass keeps for its backward pass; it can be used once. */
 export interface Tape {
@@ -40,34 +38,31 @@ export interface ForwardOptions {
   signal?: AbortSignal | undefined;
 }
 
-const TOKENIZER_FILES = [
-  "tokenizer.json",
-  "tokenizer_config.json",
-  "chat_template.jinja",
-  "generation_config.json",
-];
-
 /** A decoder with its weights on a device, its tokenizer, and generation. */
 export class Model {
   readonly device: Device;
   readonly config: ModelConfig;
   /** Where the model was loaded from. */
   readonly path: string;
+  /** Where its tokenizer files lie: a folder, or the GGUF file; "" where it has none. */
+  readonly tokenizerPath: string;
   /** The dtype of the weights on the device. */
   readonly dtype: DType;
   readonly #tokenizer: Tokenizer | undefined;
   #native: NativeModel | undefined;
+  #turn: Promise<unknown> = Promise.resolve();
 
   private constructor(
     device: Device,
     config: ModelConfig,
-    path: string,
+    source: { path: string; tokenizerPath: string },
     dtype: DType,
     tokenizer: Tokenizer | undefined,
   ) {
     this.device = device;
     this.config = config;
-    this.path = path;
+    this.path = source.path;
+    this.tokenizerPath = source.tokenizerPath;
     this.dtype = dtype;
     this.#tokenizer = tokenizer;
     const { full, sliding } = ropeTables(config);
@@ -93,11 +88,23 @@ export class Model {
     if (typeof path !== "string" || path === "") {
       throw new SdpoError("ERR_SDPO_ARGUMENT", `path: expected a model's folder or file, got ${show(path)}`);
     }
+    if (!(options?.device instanceof Device)) {
+      throw new SdpoError(
+        "ERR_SDPO_ARGUMENT",
+        `device: expected what openDevice gives, got ${show(options?.device)}`,
+      );
+    }
     const { config, parameters, tokenizerPath } = await readModel(path);
     const stored = [...parameters.values()].every((source) => source.dtype === "BF16") ? "bf16" : "f32";
     const tokenizer = await loadTokenizer(tokenizerPath);
-    const model = new Model(options.device, config, path, options.dtype ?? stored, tokenizer);
-    for (const [name, source] of parameters) await model.#read(name, source);
+    const source = { path, tokenizerPath };
+    const model = new Model(options.device, config, source, options.dtype ?? stored, tokenizer);
+    try {
+      for (const [name, source] of parameters) await model.#read(name, source);
+    } catch (error) {
+      model.dispose();
+      throw error;
+    }
     return model;
   }
 
@@ -106,7 +113,13 @@ export class Model {
     config: ModelConfig,
     options: { device: Device; dtype?: "f32" | "bf16"; tokenizer?: Tokenizer },
   ): Model {
-    return new Model(options.device, config, "", options.dtype ?? "f32", options.tokenizer);
+    return new Model(
+      options.device,
+      config,
+      { path: "", tokenizerPath: "" },
+      options.dtype ?? "f32",
+      options.tokenizer,
+    );
   }
 
   /** @internal */
@@ -239,20 +252,15 @@ export class Model {
     const packed = packSequences(this.#checkIds(sequences));
     const all = Int32Array.from({ length: packed.ids.length }, (_, i) => i);
     const { hidden } = await this.forward(packed, all, { ...options, keep: false });
+    using rowsOfAll = hidden;
+    using head = this.head(options.slot);
     const out: Float32Array[] = [];
     for (const rows of packed.rows) {
-      const index = Tensor.from(this.device, rows, [rows.length]);
-      const { y } = await run(this.device, "gather_rows", { x: hidden, index });
-      const { c } = await run(
-        this.device,
-        "matmul",
-        { a: y, b: this.head(options.slot) },
-        { transposeB: true },
-      );
+      using index = Tensor.from(this.device, rows, [rows.length]);
+      using y = (await run(this.device, "gather_rows", { x: rowsOfAll, index })).y;
+      using c = (await run(this.device, "matmul", { a: y, b: head }, { transposeB: true })).c;
       out.push(await c.readFloats());
-      for (const tensor of [index, y, c]) tensor.dispose();
     }
-    hidden.dispose();
     return out;
   }
 
@@ -265,21 +273,23 @@ export class Model {
     options: { recompute?: boolean; share?: boolean } = {},
   ): Promise<{ loss: number; gradients: Map<string, Float32Array> }> {
     const ids = this.#checkIds(sequences);
+    const turn = this.#turn.then(() => this.#crossEntropyGradient(ids, options));
+    this.#turn = turn.catch(() => undefined);
+    return turn;
+  }
+
+  async #crossEntropyGradient(ids: Int32Array[], options: { recompute?: boolean; share?: boolean }) {
     const packed = packSequences(ids, options.share ?? true);
     const rows = Int32Array.from(packed.rows.flatMap((r) => [...r.subarray(0, -1)]));
     const targets = Int32Array.from(ids.flatMap((sequence) => [...sequence.subarray(1)]));
-    if (targets.length === 0) {
-      throw new SdpoError(
-        "ERR_SDPO_ARGUMENT",
-        "backward: no sequence has two tokens, so there is nothing to predict",
-      );
-    }
-    this.zeroGradient();
-    const { hidden, tape } = await this.forward(packed, rows, {
-      keep: true,
-      recompute: options.recompute ?? false,
-    });
     const n = targets.length;
+    if (n === 0) {
+      const problem = "backward: no sequence has two tokens, so there is nothing to predict";
+      throw new SdpoError("ERR_SDPO_ARGUMENT", problem);
+    }
+    await this.zeroGradient();
+    const { recompute = false } = options;
+    const { hidden, tape } = await this.forward(packed, rows, { keep: true, recompute });
     const inputs = {
       hidden,
       head: this.head(),
@@ -288,20 +298,28 @@ export class Model {
       coefficients: Tensor.from(this.device, new Float32Array(n).fill(1 / n), [n]),
       dHead: this.head("gradient"),
     };
-    const { tokenLoss, dHidden } = await run(this.device, "linear_cross_entropy", inputs);
-    await this.backwardHidden(tape!, dHidden!);
-    const loss = (await tokenLoss.readFloats()).reduce((sum, x) => sum + x / n, 0);
-    const gradients = new Map<string, Float32Array>();
-    for (const { name } of this.parameters)
-      gradients.set(name, await this.parameter("gradient", name).readFloats());
-    for (const tensor of [tokenLoss, dHidden!, ...Object.values(inputs)]) tensor.dispose();
-    return { loss, gradients };
+    const held: Tensor[] = Object.values(inputs);
+    try {
+      const outputs = await run(this.device, "linear_cross_entropy", inputs);
+      held.push(...Object.values(outputs));
+      await this.backwardHidden(tape!, outputs.dHidden!);
+      const loss = (await outputs.tokenLoss.readFloats()).reduce((sum, x) => sum + x / n, 0);
+      const gradients = new Map<string, Float32Array>();
+      for (const { name } of this.parameters) {
+        using gradient = this.parameter("gradient", name);
+        gradients.set(name, await gradient.readFloats());
+      }
+      return { loss, gradients };
+    } finally {
+      this.releaseTape(tape!);
+      for (const tensor of held) tensor.dispose();
+    }
   }
 
   /** Makes slot "gradient" where there is none, and sets it to 0. */
-  zeroGradient(): void {
-    this.removeSlot("gradient");
-    this.addSlot("gradient", "f32");
+  async zeroGradient(): Promise<void> {
+    if (this.hasSlot("gradient")) await this.native.zeroSlot("gradient");
+    else this.addSlot("gradient");
   }
 
   /**
@@ -315,42 +333,10 @@ export class Model {
 
   /**
    * Writes a Hugging Face folder (config.json, model.safetensors or shards, tokenizer files) that
-   * transformers loads. Existing files of these names are replaced.
+   * transformers loads. Existing files of these names are replaced. Throws ERR_SDPO_FILE.
    */
   async save(folder: string, options: { slot?: string } = {}): Promise<void> {
-    await mkdir(folder, { recursive: true });
-    const slot = options.slot ?? "weight";
-    const flat = this.flat(slot);
-    const dtype = flat.dtype === "bf16" ? "BF16" : "F32";
-    const tensors = this.parameters.map(({ name, shape }) => ({
-      name,
-      dtype,
-      shape,
-      data: async () => new Uint8Array(await this.parameter(slot, name).readBytes()),
-    }));
-    await writeSafetensorsFolder(folder, tensors);
-    await writeJson(join(folder, "config.json"), {
-      ...toHfConfig(this.config),
-      ...{ dtype: undefined, torch_dtype: dtype === "BF16" ? "bfloat16" : "float32" },
-    });
-    await this.#saveTokenizer(folder);
-  }
-
-  async #saveTokenizer(folder: string): Promise<void> {
-    if (this.path.endsWith(".gguf")) {
-      const files = filesFromGguf(await readGgufMetadata(this.path), this.path);
-      await writeJson(join(folder, "tokenizer.json"), files.tokenizerJson);
-      const config = files.tokenizerConfig as Record<string, unknown> | undefined;
-      await writeJson(join(folder, "tokenizer_config.json"), {
-        ...config,
-        chat_template: files.chatTemplate,
-      });
-      return;
-    }
-    for (const name of TOKENIZER_FILES) {
-      const source = join(this.path, name);
-      if (this.path && (await exists(source))) await copyFile(source, join(folder, name));
-    }
+    await saveModel(this, folder, options.slot ?? "weight");
   }
 
   #checkIds(sequences: readonly ArrayLike<number>[]): Int32Array[] {

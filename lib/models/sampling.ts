@@ -1,4 +1,4 @@
-import { SdpoError, show } from "../errors.js";
+import { nearestName, SdpoError, show } from "../errors.js";
 
 /** How completions are drawn. */
 export interface SamplingOptions {
@@ -51,6 +51,9 @@ function inRange(name: string, value: unknown, { low, high, integer, fallback }:
 
 /** Fills in defaults. Throws ERR_SDPO_ARGUMENT naming the option, what is expected and what was given. */
 export function checkSampling(options: SamplingOptions): SamplingSettings {
+  if (typeof options !== "object" || options === null) {
+    throw new SdpoError("ERR_SDPO_ARGUMENT", `options: expected an object, got ${show(options)}`);
+  }
   const stop = options.stop ?? [];
   if (!Array.isArray(stop) || stop.some((text) => typeof text !== "string" || text === "")) {
     throw new SdpoError(
@@ -69,4 +72,15 @@ export function checkSampling(options: SamplingOptions): SamplingSettings {
     stop,
     ignoreEos: options.ignoreEos ?? false,
   };
+}
+
+/** Throws ERR_SDPO_ARGUMENT naming an option that there is not, and the nearest one. */
+export function refuseUnknownOptions(options: object): void {
+  const known = [...Object.keys(RANGES), "stop", "ignoreEos", "signal"];
+  for (const name of Object.keys(options)) {
+    if (known.includes(name)) continue;
+    const near = nearestName(name, known);
+    const hint = near ? `did you mean '${near}'?` : `there are ${known.join(", ")}`;
+    throw new SdpoError("ERR_SDPO_ARGUMENT", `no option is named '${name}'; ${hint}`);
+  }
 }

@@ -55,6 +55,7 @@ export interface NativeCachedBatch {
 export interface NativeModel {
   addSlot(slot: string, dtype: DType): void;
   removeSlot(slot: string): void;
+  zeroSlot(slot: string): Promise<void>;
   hasSlot(slot: string): boolean;
   parameters(): { name: string; shape: number[]; offset: number }[];
   flat(slot: string, part: "all" | "matrices" | "vectors"): NativeTensor;
@@ -196,6 +197,9 @@ export async function cancellable<T>(
   signal: AbortSignal | undefined,
   start: (cancel: object | undefined) => Promise<T>,
 ): Promise<T> {
+  if (signal !== undefined && !(signal instanceof AbortSignal)) {
+    throw new SdpoError("ERR_SDPO_ARGUMENT", "signal: expected an AbortSignal");
+  }
   if (signal?.aborted) throw abortedError(signal);
   try {
     return await start(signal && cancelFlagOf(signal));

@@ -1,5 +1,5 @@
 import { nearestName, SdpoError, show } from "../errors.js";
-import type { Device } from "./device.js";
+import { Device } from "./device.js";
 import { type AttributeSchema, addon, cancellable, type OpSchema } from "./load.js";
 import type { OpAttributes, OpInputs, OpName, OpOutputs } from "./ops.generated.js";
 import { Tensor } from "./tensor.js";
@@ -72,7 +72,7 @@ function attributeValue(op: string, spec: AttributeSchema, value: unknown): numb
 }
 
 /**
- * Runs any registered op; `docs/ops.md` and the types list them. Inputs are tensors on `device`; optional ones
+ * Runs any registered op; the types list them. Inputs are tensors on `device`; optional ones
  * may be left out. Attributes left out take the schema's default.
  * @returns the op's outputs by name; one that was not asked for is absent
  * @throws ERR_SDPO_OP naming op, tensor or attribute, what was expected and what was given
@@ -84,7 +84,13 @@ export async function run<N extends OpName>(
   attributes: OpAttributes[N] = {} as OpAttributes[N],
   options: { signal?: AbortSignal | undefined } = {},
 ): Promise<OpOutputs[N]> {
+  if (!(device instanceof Device))
+    throw new SdpoError("ERR_SDPO_ARGUMENT", `device: expected a Device, got ${show(device)}`);
   const schema = schemaOf(op);
+  for (const [name, value] of Object.entries({ inputs, attributes })) {
+    if (typeof value === "object" && value !== null) continue;
+    throw new SdpoError("ERR_SDPO_OP", `[${op}] ${name}: expected an object, got ${show(value)}`);
+  }
   const given = inputs as Record<string, Tensor | undefined | null>;
   refuseUnknown(op, "input", given, schema.inputNames);
   refuseUnknown(op, "attribute", attributes as object, schema.attributeNames);

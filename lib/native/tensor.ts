@@ -1,5 +1,5 @@
 import { SdpoError, show } from "../errors.js";
-import type { Device } from "./device.js";
+import { Device } from "./device.js";
 import { asSdpoError, type DType, guarded, type NativeTensor } from "./load.js";
 
 /** The arrays that hold host data: f32 and bf16 read as Float32Array, i32 as Int32Array, u8 as Uint8Array. */
@@ -12,6 +12,14 @@ function widen(bits: Uint16Array): Float32Array {
   const wide = new Uint32Array(bits.length);
   for (let i = 0; i < bits.length; i++) wide[i] = bits[i]! << 16;
   return new Float32Array(wide.buffer);
+}
+
+function checkTarget(device: unknown, shape: unknown): void {
+  if (!(device instanceof Device)) {
+    throw new SdpoError("ERR_SDPO_ARGUMENT", `device: expected what openDevice gives, got ${show(device)}`);
+  }
+  if (!Array.isArray(shape))
+    throw new SdpoError("ERR_SDPO_ARGUMENT", `shape: expected a list of sizes, got ${show(shape)}`);
 }
 
 function dtypeOf(data: unknown, wished: DType | undefined): DType {
@@ -53,6 +61,7 @@ export class Tensor {
     shape: readonly number[],
     options: { dtype?: DType } = {},
   ): Tensor {
+    checkTarget(device, shape);
     const dtype = dtypeOf(data, options.dtype);
     return new Tensor(
       device,
@@ -62,6 +71,7 @@ export class Tensor {
 
   /** A tensor of zeros. */
   static zeros(device: Device, shape: readonly number[], options: { dtype?: DType } = {}): Tensor {
+    checkTarget(device, shape);
     return new Tensor(
       device,
       guarded(() => device.native.zeros(options.dtype ?? "f32", [...shape])),

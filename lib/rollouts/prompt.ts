@@ -1,4 +1,5 @@
 import type { ChatMessage, Environment } from "../environments/types.js";
+import { SdpoError } from "../errors.js";
 import type { Tokenizer } from "../text/tokenizer.js";
 import type { PromptedTask } from "./types.js";
 
@@ -24,5 +25,9 @@ export function promptTask<Task>(
 ): PromptedTask<Task> {
   const messages = environment.prompt(task);
   const { ids: promptIds } = chatIds(tokenizer, messages, thinking);
+  if (promptIds.length === 0) {
+    const problem = `the prompt of task ${index} is empty: its messages render to no token`;
+    throw new SdpoError("ERR_SDPO_ENVIRONMENT", `environment ${environment.name}: ${problem}`);
+  }
   return { task, id: environment.id?.(task) ?? `${environment.name}-${index}`, index, messages, promptIds };
 }

@@ -91,9 +91,11 @@ export async function writeCheckpoint(
     await rename(temporary, folder);
     await sync(parent);
     await removeLeftovers(runFolder);
-    for (const old of (await checkpointSteps(runFolder)).slice(keep)) {
-      await rm(join(parent, `step-${old}`), { recursive: true });
-    }
+    // Newer ones can only be leftovers of a run that went on from an older one: broken, or abandoned.
+    const others = (await checkpointSteps(runFolder)).filter((other) => other !== step);
+    const newer = others.filter((other) => other > step);
+    const older = others.filter((other) => other < step).slice(keep - 1);
+    for (const old of [...newer, ...older]) await rm(join(parent, `step-${old}`), { recursive: true });
   } catch (error) {
     if (error instanceof SdpoError) throw error;
     const reason = error instanceof Error ? error.message : String(error);

@@ -10,6 +10,7 @@ export type MetricsRecord = Record<string, number> & { step: number };
 /** `metrics.jsonl` of a run folder, one line a step, and a TensorBoard event file where wanted. */
 export class MetricsLog {
   readonly #file: string;
+  #closed = false;
   readonly #descriptor: number;
   readonly #tensorboard: TensorBoardWriter | undefined;
 
@@ -42,6 +43,8 @@ export class MetricsLog {
   }
 
   close(): void {
+    if (this.#closed) return;
+    this.#closed = true;
     closeSync(this.#descriptor);
     this.#tensorboard?.close();
   }

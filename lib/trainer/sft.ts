@@ -1,5 +1,5 @@
 /** Supervised warm start: cross entropy on the environment's own solutions. */
-import { readdir } from "node:fs/promises";
+import { access, constants, mkdir, readdir } from "node:fs/promises";
 import { resolveSft, type SftConfig, type SftInput } from "../config.js";
 import { createEnvironment } from "../environments/index.js";
 import { shuffled } from "../environments/random.js";
@@ -8,6 +8,7 @@ import { SdpoError } from "../errors.js";
 import { Model } from "../models/model.js";
 import { packSequences } from "../models/packing.js";
 import { openDevice } from "../native/device.js";
+import type { OpInputs } from "../native/ops.generated.js";
 import { run } from "../native/run.js";
 import { Tensor } from "../native/tensor.js";
 import type { PromptedTask } from "../rollouts/types.js";
@@ -101,7 +102,7 @@ async function sftGradient(model: Model, rows: readonly Row[], config: SftConfig
   const total = rows.reduce((n, { targets }) => n + targets.length, 0);
   let loss = 0;
   let computed = 0;
-  model.zeroGradient();
+  await model.zeroGradient();
   for (const part of microBatches(rows, config.microBatchTokens)) {
     const packed = packSequences(part.map(({ student }) => student));
     computed += packed.ids.length;
@@ -110,7 +111,7 @@ async function sftGradient(model: Model, rows: readonly Row[], config: SftConfig
     const { hidden, tape } = await model.forward(packed, predictingRows(packed.rows, part, "student"), {
       ...{ keep: true, recompute: config.recompute, signal },
     });
-    const inputs = {
+    const inputs: OpInputs["linear_cross_entropy"] = {
       hidden,
       head: model.head("weight"),
       tokenIds: Tensor.from(model.device, targets, [n]),
@@ -118,10 +119,16 @@ async function sftGradient(model: Model, rows: readonly Row[], config: SftConfig
       coefficients: Tensor.from(model.device, new Float32Array(n).fill(1 / total), [n]),
       dHead: model.head("gradient"),
     };
-    const outputs = await run(model.device, "linear_cross_entropy", inputs, {}, { signal });
-    await model.backwardHidden(tape!, outputs.dHidden!, { signal });
-    for (const x of await outputs.tokenLoss.readFloats()) loss += x / total;
-    for (const tensor of [...Object.values(inputs), ...Object.values(outputs)]) tensor.dispose();
+    const held: Tensor[] = Object.values(inputs);
+    try {
+      const outputs = await run(model.device, "linear_cross_entropy", inputs, {}, { signal });
+      held.push(...Object.values(outputs));
+      await model.backwardHidden(tape!, outputs.dHidden!, { signal });
+      for (const x of await outputs.tokenLoss.readFloats()) loss += x / total;
+    } finally {
+      model.releaseTape(tape!);
+      for (const tensor of held) tensor.dispose();
+    }
   }
   return { loss, tokens: total, computed };
 }
@@ -187,7 +194,15 @@ async function* updates(
 
 async function checkOutput(output: string | null): Promise<void> {
   if (output === null) return;
-  const names = await readdir(output).catch(() => []);
+  let names: string[];
+  try {
+    await mkdir(output, { recursive: true });
+    await access(output, constants.W_OK);
+    names = await readdir(output);
+  } catch (cause) {
+    const reason = (cause as Error).message;
+    throw new SdpoError("ERR_SDPO_FILE", `output: ${output} cannot be written to: ${reason}`, { cause });
+  }
   if (names.length === 0) return;
   throw new SdpoError("ERR_SDPO_CONFIG", `output: ${output} is not empty; name another folder`);
 }

@@ -302,8 +302,12 @@ async function addPart(part: Part, samples: readonly PlannedSample[]): Promise<v
   const rows = predictingRows(packed.rows, samples, "student");
   const { recompute } = settings;
   const { hidden, tape } = await model.forward(packed, rows, { ...options, keep: true, recompute });
-  const dHidden = await lossGradient(part, part.keep(hidden), samples);
-  await model.backwardHidden(tape!, dHidden, options);
+  try {
+    const dHidden = await lossGradient(part, part.keep(hidden), samples);
+    await model.backwardHidden(tape!, dHidden, options);
+  } finally {
+    model.releaseTape(tape!);
+  }
 }
 
 /**
@@ -319,7 +323,7 @@ export async function miniBatchGradient(
   const none = () => ({ computed: 0, withoutSharing: 0, seconds: 0 });
   const start = performance.now();
   const total: Gradient = { loss: 0, rows: new RowStatistics(), score: none(), train: none() };
-  model.zeroGradient();
+  await model.zeroGradient();
   for (const samplesOfPart of microBatches(samples, settings.microBatchTokens)) {
     const part = new Part(model, settings, options, total);
     try {

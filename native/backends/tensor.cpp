@@ -95,6 +95,8 @@ Tensor Tensor::reshape(const Shape& shape) const {
 }
 
 Tensor Tensor::rows(int64_t begin, int64_t end) const {
+  if (shape_.empty() || begin < 0 || begin > end || end > shape_[0])
+    throw Error("ERR_SDPO_ARGUMENT", str("rows [", begin, ",", end, ") leave ", shape_text(shape_)));
   Shape shape = shape_;
   const int64_t row = elements_ / std::max<int64_t>(1, shape[0]);
   shape[0] = end - begin;

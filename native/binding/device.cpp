@@ -28,6 +28,8 @@ DType dtype_from(const Napi::Value& value) {
 
 namespace {
 
+constexpr napi_type_tag kDeviceTag = {0x7364706f2d646576, 0x6963652d68616e64};
+
 // Copies a typed array's elements at once, so that detaching it later is harmless. The element type of the
 // array must be that of dtype, or Float32Array for bf16, which is rounded here.
 Tensor copy_in(const std::shared_ptr<Device>& device, const Napi::TypedArray& array, DType dtype,
@@ -67,6 +69,7 @@ void DeviceHandle::define(Napi::Env env, Napi::Object exports) {
 }
 
 DeviceHandle::DeviceHandle(const Napi::CallbackInfo& info) : Napi::ObjectWrap<DeviceHandle>(info) {
+  info.This().As<Napi::Object>().TypeTag(&kDeviceTag);
   guarded(info.Env(), [&]() -> Napi::Value {
     device = Device::open(info[0].ToString());
     queue = make_queue();
@@ -75,7 +78,9 @@ DeviceHandle::DeviceHandle(const Napi::CallbackInfo& info) : Napi::ObjectWrap<De
 }
 
 DeviceHandle& DeviceHandle::from(const Napi::Value& value) {
-  DeviceHandle* handle = value.IsObject() ? Unwrap(value.As<Napi::Object>()) : nullptr;
+  const bool ours = value.IsObject() && value.As<Napi::Object>().CheckTypeTag(&kDeviceTag);
+  if (!ours) throw Error("ERR_SDPO_ARGUMENT", "expected a device");
+  DeviceHandle* handle = Unwrap(value.As<Napi::Object>());
   if (!handle || !handle->device) throw Error("ERR_SDPO_DISPOSED", "the device has been disposed of");
   return *handle;
 }

@@ -30,8 +30,8 @@ struct EnvState {
   std::mutex mutex;
   std::condition_variable idle;
   int running = 0;
-  bool closing = false;
-  int pending = 0;  // JavaScript thread only
+  std::atomic<bool> closing{false};  // also ends the running job between its ops
+  int pending = 0;                   // JavaScript thread only
   SettleFunction settle;
 };
 
@@ -67,7 +67,7 @@ void settle(Napi::Env env, Napi::Function, void*, Job* raw) {
 
 void perform(Job& job) {
   try {
-    CancelScope scope(job.cancel.get());
+    CancelScope scope(job.cancel.get(), &job.state->closing);
     throw_if_cancelled();
     job.work();
     return;
@@ -100,8 +100,8 @@ void execute(std::unique_ptr<Job> job) {
 }
 
 void drain(Instance* instance) {
-  std::unique_lock<std::mutex> lock(instance->state->mutex);
   instance->state->closing = true;
+  std::unique_lock<std::mutex> lock(instance->state->mutex);
   instance->state->idle.wait(lock, [&] { return instance->state->running == 0; });
 }
 

@@ -15,6 +15,7 @@ class ModelHandle : public Napi::ObjectWrap<ModelHandle> {
   const std::shared_ptr<Decoder>& decoder() const;
   Napi::Value add_slot(const Napi::CallbackInfo& info);
   Napi::Value remove_slot(const Napi::CallbackInfo& info);
+  Napi::Value zero_slot(const Napi::CallbackInfo& info);
   Napi::Value has_slot(const Napi::CallbackInfo& info);
   Napi::Value parameters(const Napi::CallbackInfo& info);
   Napi::Value flat(const Napi::CallbackInfo& info);

@@ -67,6 +67,7 @@ void ModelHandle::define(Napi::Env env, Napi::Object exports) {
           env, "ModelHandle",
           {InstanceMethod<&ModelHandle::add_slot>("addSlot"),
            InstanceMethod<&ModelHandle::remove_slot>("removeSlot"),
+           InstanceMethod<&ModelHandle::zero_slot>("zeroSlot"),
            InstanceMethod<&ModelHandle::has_slot>("hasSlot"),
            InstanceMethod<&ModelHandle::parameters>("parameters"), InstanceMethod<&ModelHandle::flat>("flat"),
            InstanceMethod<&ModelHandle::view>("view"), InstanceMethod<&ModelHandle::head>("head"),
@@ -106,6 +107,16 @@ Napi::Value ModelHandle::remove_slot(const Napi::CallbackInfo& info) {
     decoder()->store().remove_slot(info[0].ToString());
     decoder()->forget(info[0].ToString());
     return info.Env().Undefined();
+  });
+}
+
+// zeroSlot(slot) -> promise: sets it to 0, in its turn among the device's jobs.
+Napi::Value ModelHandle::zero_slot(const Napi::CallbackInfo& info) {
+  return guarded(info.Env(), [&]() -> Napi::Value {
+    const Tensor slot = decoder()->store().flat(info[0].ToString());
+    return submit(
+        info.Env(), queue_, nullptr, [slot] { slot.fill_zero(); },
+        [](Napi::Env env) -> Napi::Value { return env.Undefined(); });
   });
 }
 
@@ -149,8 +160,9 @@ Napi::Value ModelHandle::view(const Napi::CallbackInfo& info) {
 }
 
 Napi::Value ModelHandle::head(const Napi::CallbackInfo& info) {
-  return guarded(info.Env(),
-                 [&] { return TensorHandle::wrap(info.Env(), decoder()->weights(info[0].ToString()).head); });
+  return guarded(info.Env(), [&] {
+    return TensorHandle::wrap(info.Env(), decoder()->weights(info[0].ToString())->head);
+  });
 }
 
 // load(slot, name, path, { fileSize, type, offset, bytes, rows, columns, pairedHeadDim })
@@ -212,8 +224,9 @@ Napi::Value ModelHandle::backward(const Napi::CallbackInfo& info) {
         info.Env(), queue_, cancel_flag(info[2]),
         [decoder = decoder(), tape, dhidden] {
           if (!tape->x_rows) throw Error("ERR_SDPO_ARGUMENT", "backward: this forward pass was already used");
-          decoder->backward(*tape, dhidden);
-          *tape = ForwardTape();
+          ForwardTape used;
+          std::swap(used, *tape);  // let go of, also where the pass fails
+          decoder->backward(used, dhidden);
         },
         [](Napi::Env env) -> Napi::Value { return env.Undefined(); });
   });

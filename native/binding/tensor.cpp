@@ -4,6 +4,9 @@
 
 namespace sdpo {
 
+// So that no other wrapped object is ever taken for a tensor.
+static constexpr napi_type_tag kTensorTag = {0x7364706f2d74656e, 0x736f722d68616e64};
+
 void TensorHandle::define(Napi::Env env, Napi::Object) {
   Napi::Function constructor = DefineClass(
       env, "TensorHandle",
@@ -20,6 +23,7 @@ Napi::Value TensorHandle::wrap(Napi::Env env, const Tensor& tensor) {
 
 TensorHandle::TensorHandle(const Napi::CallbackInfo& info) : Napi::ObjectWrap<TensorHandle>(info) {
   if (!info[0].IsExternal()) throw Napi::TypeError::New(info.Env(), "a tensor handle is not made by hand");
+  info.This().As<Napi::Object>().TypeTag(&kTensorTag);
   tensor_ = *info[0].As<Napi::External<Tensor>>().Data();
   Napi::MemoryManagement::AdjustExternalMemory(info.Env(), int64_t(tensor_.bytes()));
 }
@@ -33,7 +37,9 @@ void TensorHandle::let_go(Napi::Env env) {
 }
 
 Tensor TensorHandle::from(const Napi::Value& value) {
-  TensorHandle* handle = value.IsObject() ? Unwrap(value.As<Napi::Object>()) : nullptr;
+  const bool ours = value.IsObject() && value.As<Napi::Object>().CheckTypeTag(&kTensorTag);
+  if (!ours) throw Error("ERR_SDPO_ARGUMENT", "expected a tensor");
+  TensorHandle* handle = Unwrap(value.As<Napi::Object>());
   if (!handle || !handle->tensor_) throw Error("ERR_SDPO_DISPOSED", "the tensor has been disposed of");
   return handle->tensor_;
 }

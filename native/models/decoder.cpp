@@ -52,14 +52,21 @@ Decoder::Decoder(DecoderConfig config, std::shared_ptr<ParameterStore> store)
       rope_full_(upload(store_->device(), config_.rope_full.inv_freq)),
       rope_sliding_(upload(store_->device(), config_.rope_sliding.inv_freq)) {}
 
-const SlotWeights& Decoder::weights(const std::string& slot) const {
-  auto found = slots_.find(slot);
-  if (found == slots_.end()) found = slots_.emplace(slot, find_weights(*store_, config_, slot)).first;
-  return found->second;
+std::shared_ptr<const SlotWeights> Decoder::weights(const std::string& slot) const {
+  std::lock_guard<std::mutex> lock(mutex_);
+  auto& known = slots_[slot];
+  if (!known) known = std::make_shared<SlotWeights>(find_weights(*store_, config_, slot));
+  return known;
+}
+
+void Decoder::forget(const std::string& slot) {
+  std::lock_guard<std::mutex> lock(mutex_);
+  slots_.erase(slot);
 }
 
 Tensor Decoder::forward(const PackedBatch& batch, const std::string& slot, ForwardTape* tape) const {
-  const SlotWeights& w = weights(slot);
+  const auto held = weights(slot);
+  const SlotWeights& w = *held;
   Tensor x = calls_.embed(batch.ids, w.embedding);
   for (int64_t i = 0; i < config_.layers; i++) {
     LayerTape layer;
@@ -81,7 +88,8 @@ Tensor Decoder::forward(const PackedBatch& batch, const std::string& slot, Forwa
 }
 
 void Decoder::backward(ForwardTape& tape, const Tensor& dhidden) const {
-  const SlotWeights &w = weights("weight"), &g = weights("gradient");
+  const auto held = weights("weight"), gradients = weights("gradient");
+  const SlotWeights &w = *held, &g = *gradients;
   const Tensor drows = calls_.rmsnorm_bwd(tape.x_rows, w.norm, tape.rstd, dhidden, {}, g.norm);
   Tensor dx = Tensor::zeros(store_->device(), DType::F32, {tape.batch.ids.size(0), config_.hidden});
   calls_.scatter_rows(drows, tape.batch.rows, dx);
@@ -107,7 +115,8 @@ KvCache Decoder::make_cache(int64_t pages, int64_t page_tokens) const {
 
 Tensor Decoder::forward_cached(const CachedBatch& batch, const std::string& slot,
                                const KvCache& cache) const {
-  const SlotWeights& w = weights(slot);
+  const auto held = weights(slot);
+  const SlotWeights& w = *held;
   Tensor x = calls_.embed(batch.ids, w.embedding);
   for (int64_t i = 0; i < config_.layers; i++)
     x = DecoderLayer(*this, i).forward_cached(w.layers[size_t(i)], batch, cache, x);

@@ -10,6 +10,7 @@
 #pragma once
 #include <map>
 #include <memory>
+#include <mutex>
 #include <string>
 #include <vector>
 
@@ -78,8 +79,8 @@ class Decoder {
   Tensor forward_cached(const CachedBatch& batch, const std::string& slot, const KvCache& cache) const;
 
   // Drops what is remembered about a slot, after it was removed.
-  void forget(const std::string& slot) { slots_.erase(slot); }
-  const SlotWeights& weights(const std::string& slot) const;
+  void forget(const std::string& slot);
+  std::shared_ptr<const SlotWeights> weights(const std::string& slot) const;
 
  private:
   friend class DecoderLayer;
@@ -87,7 +88,8 @@ class Decoder {
   std::shared_ptr<ParameterStore> store_;
   Calls calls_;
   Tensor rope_full_, rope_sliding_;
-  mutable std::map<std::string, SlotWeights> slots_;
+  mutable std::mutex mutex_;
+  mutable std::map<std::string, std::shared_ptr<const SlotWeights>> slots_;
 };
 
 }  // namespace sdpo

@@ -22,6 +22,7 @@ ParameterStore::ParameterStore(std::shared_ptr<Device> device, std::vector<Param
 }
 
 void ParameterStore::add_slot(const std::string& slot, DType dtype) {
+  std::lock_guard<std::mutex> lock(mutex_);
   auto found = slots_.find(slot);
   if (found == slots_.end()) {
     slots_[slot] = Tensor::zeros(device_, dtype, {total_});
@@ -30,7 +31,18 @@ void ParameterStore::add_slot(const std::string& slot, DType dtype) {
   }
 }
 
+void ParameterStore::remove_slot(const std::string& slot) {
+  std::lock_guard<std::mutex> lock(mutex_);
+  slots_.erase(slot);
+}
+
+bool ParameterStore::has_slot(const std::string& slot) const {
+  std::lock_guard<std::mutex> lock(mutex_);
+  return slots_.count(slot) != 0;
+}
+
 Tensor ParameterStore::flat(const std::string& slot) const {
+  std::lock_guard<std::mutex> lock(mutex_);
   auto found = slots_.find(slot);
   if (found == slots_.end()) throw Error("ERR_SDPO_MODEL", str("the model has no slot '", slot, "'"));
   return found->second;

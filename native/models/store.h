@@ -6,6 +6,7 @@
 // part. Every parameter starts at a multiple of 16 elements; the gaps are zero and stay zero.
 #pragma once
 #include <map>
+#include <mutex>
 #include <string>
 #include <vector>
 
@@ -26,8 +27,8 @@ class ParameterStore {
 
   // Makes a slot of zeros; throws where it exists with another dtype.
   void add_slot(const std::string& slot, DType dtype);
-  void remove_slot(const std::string& slot) { slots_.erase(slot); }
-  bool has_slot(const std::string& slot) const { return slots_.count(slot) != 0; }
+  void remove_slot(const std::string& slot);
+  bool has_slot(const std::string& slot) const;
 
   Tensor flat(const std::string& slot) const;      // [total]
   Tensor matrices(const std::string& slot) const;  // the part with two or more dimensions
@@ -42,6 +43,7 @@ class ParameterStore {
   std::shared_ptr<Device> device_;
   std::vector<Parameter> parameters_;
   std::map<std::string, size_t> index_;
+  mutable std::mutex mutex_;  // slots come and go on one thread while ops run on another
   std::map<std::string, Tensor> slots_;
   int64_t matrices_ = 0, total_ = 0;
 };

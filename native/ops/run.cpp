@@ -3,7 +3,9 @@
 namespace sdpo {
 namespace {
 
-thread_local const std::atomic<bool>* cancel_flag = nullptr;
+thread_local const std::atomic<bool>*cancel_flag = nullptr, *other_flag = nullptr;
+
+bool is_set(const std::atomic<bool>* flag) { return flag && flag->load(std::memory_order_relaxed); }
 
 const sdpo_kernel* kernel_for(const OpSchema& op, Device& device) {
   const sdpo_kernel* kernel = device.backend().find_kernel(op.name().c_str());
@@ -42,11 +44,19 @@ void check_output(const OpSchema& op, const TensorSpec& spec, const Tensor& give
 
 }  // namespace
 
-CancelScope::CancelScope(const std::atomic<bool>* flag) : previous_(cancel_flag) { cancel_flag = flag; }
-CancelScope::~CancelScope() { cancel_flag = previous_; }
+CancelScope::CancelScope(const std::atomic<bool>* flag, const std::atomic<bool>* other)
+    : previous_(cancel_flag), previous_other_(other_flag) {
+  cancel_flag = flag;
+  other_flag = other;
+}
+
+CancelScope::~CancelScope() {
+  cancel_flag = previous_;
+  other_flag = previous_other_;
+}
 
 void throw_if_cancelled() {
-  if (cancel_flag && cancel_flag->load(std::memory_order_relaxed)) throw Error("ERR_SDPO_ABORTED", "aborted");
+  if (is_set(cancel_flag) || is_set(other_flag)) throw Error("ERR_SDPO_ABORTED", "aborted");
 }
 
 std::vector<Tensor> run_op_into(const OpSchema& op, Device& device, const std::vector<Tensor>& inputs,

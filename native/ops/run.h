@@ -18,14 +18,14 @@ std::vector<Tensor> run_op(const OpSchema& op, Device& device, const std::vector
 std::vector<Tensor> run_op_into(const OpSchema& op, Device& device, const std::vector<Tensor>& inputs,
                                 std::vector<Tensor> outputs, const std::vector<double>& attributes);
 
-// While one lives, run_op on this thread throws ERR_SDPO_ABORTED once the flag is set.
+// While one lives, run_op on this thread throws ERR_SDPO_ABORTED once either flag (which may be null) is set.
 class CancelScope {
  public:
-  explicit CancelScope(const std::atomic<bool>* flag);
+  CancelScope(const std::atomic<bool>* flag, const std::atomic<bool>* other);
   ~CancelScope();
 
  private:
-  const std::atomic<bool>* previous_;
+  const std::atomic<bool>*previous_, *previous_other_;
 };
 void throw_if_cancelled();
 

@@ -90,7 +90,7 @@ class OpSchema {
   OpSchema& derive(std::function<void(Dims&, const double*)> sizes);    // sizes that follow from others
   OpSchema& scratch(std::function<uint64_t(const Dims&, const double*)> bytes);
   OpSchema& check(std::function<void(const Dims&, const double*)> extra);  // throws Error
-  OpSchema& with(void (*shared)(OpSchema&)) {  // what several ops declare alike
+  OpSchema& with(void (*shared)(OpSchema&)) {                              // what several ops declare alike
     shared(*this);
     return *this;
   }

@@ -112,7 +112,7 @@ describe.each(names)("%s", (name) => {
       return model.forward(packed, packed.rows[0]!.subarray(prefix.length - 1, -1), { keep });
     };
     const teacher = await hiddenOf(ids("teacher_prefix"), false);
-    model.zeroGradient();
+    await model.zeroGradient();
     const student = await hiddenOf(ids("student_prefix"), true);
     const inputs = {
       studentHidden: student.hidden,

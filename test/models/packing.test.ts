@@ -77,6 +77,12 @@ describe.each(["llama-tied-gqa-rope3", "olmo3-sliding-yarn", "qwen3-untied-headd
       }
     });
 
+    test("calls at the same time wait for each other", async () => {
+      const alone = [await model.backward(group), await model.backward([prompt])];
+      const together = await Promise.all([model.backward(group), model.backward([prompt])]);
+      expect(together).toEqual(alone);
+    });
+
     test("recomputing activations gives the same bits", async () => {
       const kept = await model.backward(group);
       const recomputed = await model.backward(group, { recompute: true });

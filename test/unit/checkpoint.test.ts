@@ -69,10 +69,17 @@ describe("a checkpoint", () => {
   });
 
   test("the newest is found, the oldest are removed", async () => {
-    for (const step of [2, 10, 9, 30]) await write(step, 3);
+    for (const step of [2, 9, 10, 30]) await write(step, 3);
     expect(await checkpointSteps(run)).toEqual([30, 10, 9]);
     expect((await findCheckpoint(run))!.step).toBe(30);
     expect((await findCheckpoint(at(9)))!.step).toBe(9);
+  });
+
+  test("a run that went on from an older one keeps what it writes, not what it left behind", async () => {
+    for (const step of [10, 20, 30]) await write(step, 3);
+    await write(12, 2);
+    expect(await checkpointSteps(run)).toEqual([12, 10]);
+    expect((await findCheckpoint(run))!.step).toBe(12);
   });
 
   test("written again takes the place of the old one", async () => {

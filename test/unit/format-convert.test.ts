@@ -28,8 +28,8 @@ async function readBits(source: TensorSource, dtype: "f32" | "bf16"): Promise<Ui
   const model = new (addon().ModelHandle)(device.native, { ...config, ropeFull, ropeSliding }, parameters);
   try {
     model.addSlot("weight", dtype);
-    const { dtype: type, offset, bytes, pairedHeadDim = 0 } = source;
-    const where = { type, offset, bytes, pairedHeadDim, ...matrixShape(source) };
+    const { dtype: type, fileSize, offset, bytes, pairedHeadDim = 0 } = source;
+    const where = { type, fileSize, offset, bytes, pairedHeadDim, ...matrixShape(source) };
     await model.load("weight", "x", source.file, where);
     const buffer = await model.view("weight", "x").read(device.native);
     return dtype === "f32" ? new Uint32Array(buffer) : new Uint16Array(buffer);

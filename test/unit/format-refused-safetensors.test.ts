@@ -93,13 +93,7 @@ describe("safetensors", () => {
   test("every cut of a valid file", async () => {
     const bytes = safetensors(good, 24);
     for (let length = 0; length < bytes.length; length++)
-      await expectRefused(
-        readSafetensors,
-        "cut.safetensors",
-        bytes.subarray(0, length),
-        /./,
-        "ERR_SDPO_FILE",
-      );
+      await expectRefused(readSafetensors, "cut.safetensors", bytes.subarray(0, length), /./);
   });
 
   test("a named pipe, at once", async () => {

@@ -1,3 +1,5 @@
+import { execFile } from "node:child_process";
+import { promisify } from "node:util";
 import { Worker } from "node:worker_threads";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { type Device, openDevice } from "../../lib/native/device.js";
@@ -75,7 +77,11 @@ describe("refused", () => {
       /does not hold f32/,
     ],
     ["unknown dtype", () => Tensor.zeros(device, [1], { dtype: "f64" as never }), /dtype 'f64'/],
-    ["rows outside", () => Tensor.zeros(device, [2, 2]).rows(1, 3), /leaves/],
+    ["rows outside", () => Tensor.zeros(device, [2, 2]).rows(1, 3), /rows \[1,3\) leave \[2,2\]/],
+    ["rows of a number", () => Tensor.from(device, Float32Array.of(3), []).rows(0, 1), /leave \[\]/],
+    ["a device that is none", () => Tensor.from({} as never, Float32Array.of(3), [1]), /device: expected/],
+    ["no shape", () => Tensor.zeros(device, undefined as never), /shape: expected a list/],
+    ["inputs that are none", () => run(device, "add", null as never), /inputs: expected an object, got null/],
     ["reshape to another size", () => vector().reshape([2]), /reshape/],
     ["unknown op", () => run(device, "matmull" as never, {} as never), /did you mean 'matmul'/],
     [
@@ -201,6 +207,21 @@ describe("worker threads", () => {
     expect([...(await c.read())]).toEqual([0]);
   });
   const square1 = () => Tensor.zeros(device, [1, 1]);
+
+  test("nor does a process whose workers alone use the package", async () => {
+    const main = `
+      const { Worker } = require("node:worker_threads");
+      (async () => {
+        for (let i = 0; i < 8; i++) {
+          const worker = new Worker(${JSON.stringify(script)}, { eval: true });
+          await new Promise((resolve, reject) => worker.once("message", resolve).once("error", reject));
+          await worker.terminate();
+        }
+        console.log("standing");
+      })();`;
+    const { stdout } = await promisify(execFile)(process.execPath, ["-e", main]);
+    expect(stdout.trim()).toBe("standing");
+  });
 });
 
 test("what was built is reported, and the instruction sets that run here", () => {

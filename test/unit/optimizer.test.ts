@@ -28,7 +28,7 @@ async function prepared(dtype: "f32" | "bf16" = "f32", changes: Partial<typeof s
 }
 
 async function randomGradient(model: Model, seed: number) {
-  model.zeroGradient();
+  await model.zeroGradient();
   const uniform = generator(seed);
   for (const { name, shape } of model.parameters) {
     const size = shape.reduce((a, b) => a * b, 1);
