@@ -76,7 +76,7 @@ const batchEntries = {
   rolloutWeightClip: key(
     orNull(positive(1e9)),
     2,
-    "cap of the trainer's over the sampler's probability, where they differ",
+    "cap of the trainer's over the sampler's probability, for samplers of another engine; the built-in one needs none",
   ),
   aggregation: key(
     choice("token-mean", "seq-mean-token-sum", "seq-mean-token-mean", "seq-mean-token-sum-norm"),
