@@ -167,7 +167,7 @@ const SECTIONS = [
     title: "Generation",
     pattern: /^generate-/,
     command: `${real} node bench/generate.bench.mjs`,
-    text: `Sampling groups of rollouts at temperature 1, every one of the same length. transformers' \`generate\` computes the prompt once for each rollout and is no serving engine; a fair comparison for throughput would be one, and there is none here. Decoding uses a fixed row tile, so that a rollout does not depend on its batch, and that costs something when the batch is small.`,
+    text: `Sampling groups of rollouts at temperature 1, every one of the same length. transformers' \`generate\` computes the prompt once for each rollout and is no serving engine; a fair comparison for throughput would be one, and there is none here. Prompts and decoding use row-invariant products, so that a rollout does not depend on its batch.`,
     render: generateTable,
   },
   {

@@ -26,21 +26,14 @@ RopeTable rope_from(const Napi::Object& o) {
 
 DecoderConfig config_from(const Napi::Object& o) {
   DecoderConfig c;
-  c.vocab = integer(o, "vocabSize");
   c.hidden = integer(o, "hiddenSize");
-  c.intermediate = integer(o, "intermediateSize");
   c.layers = integer(o, "layers");
   c.heads = integer(o, "heads");
   c.kv_heads = integer(o, "keyValueHeads");
   c.head_dim = integer(o, "headDim");
   c.norm_eps = o.Get("normEps").ToNumber().DoubleValue();
   c.tied = boolean(o, "tieEmbeddings");
-  c.attention_bias = boolean(o, "attentionBias");
-  c.output_bias = boolean(o, "outputBias");
-  c.mlp_bias = boolean(o, "mlpBias");
   c.post_norm = std::string(o.Get("normPlacement").ToString()) == "post";
-  const std::string qk_norm = o.Get("qkNorm").ToString();
-  c.qk_norm = qk_norm == "head" ? QkNorm::Head : qk_norm == "all" ? QkNorm::All : QkNorm::None;
   c.window = shape_from(o.Get("slidingWindow"));
   c.rope_full = rope_from(o.Get("ropeFull").As<Napi::Object>());
   c.rope_sliding = rope_from(o.Get("ropeSliding").As<Napi::Object>());

@@ -1,12 +1,10 @@
-// A decoder-only transformer, described. The binding fills it from the TypeScript ModelConfig, which has
-// validated it.
+// What a decoder computes beyond what its parameters say by being there and by their shapes. The binding
+// fills it from the TypeScript ModelConfig, which has validated it.
 #pragma once
 #include <cstdint>
 #include <vector>
 
 namespace sdpo {
-
-enum class QkNorm { None, Head, All };
 
 struct RopeTable {
   std::vector<float> inv_freq;  // [head_dim / 2]
@@ -14,10 +12,9 @@ struct RopeTable {
 };
 
 struct DecoderConfig {
-  int64_t vocab = 0, hidden = 0, intermediate = 0, layers = 0, heads = 0, kv_heads = 0, head_dim = 0;
+  int64_t hidden = 0, layers = 0, heads = 0, kv_heads = 0, head_dim = 0;
   double norm_eps = 1e-6;
-  bool tied = false, attention_bias = false, output_bias = false, mlp_bias = false, post_norm = false;
-  QkNorm qk_norm = QkNorm::None;
+  bool tied = false, post_norm = false;
   std::vector<int64_t> window;  // per layer; 0: full attention
   RopeTable rope_full, rope_sliding;
 };

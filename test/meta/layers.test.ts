@@ -13,7 +13,7 @@ const TYPESCRIPT = [
   ["config"],
   ["errors"],
 ];
-const CPP = [["binding"], ["engine"], ["models"], ["ops"], ["io", "backends"], ["core"]];
+const CPP = [["binding"], ["models"], ["ops"], ["io", "backends"], ["core"]];
 
 /** The layer of a file below lib/ or native/: the folder, or the name of a file at the top. */
 function layerOf(file: string): string {
