@@ -21,9 +21,10 @@ function readResults() {
     .map(({ file, name }) => ({ file, name, ...JSON.parse(readFileSync(join(args.results, file), "utf8")) }));
 }
 
+/** The newest result of each name that matches: one for each machine or instruction set in the name. */
 function newest(all, pattern) {
-  const found = all.filter(({ name }) => pattern.test(name));
-  return found.sort((a, b) => a.date.localeCompare(b.date)).at(-1);
+  const found = all.filter(({ name }) => pattern.test(name)).sort((a, b) => a.date.localeCompare(b.date));
+  return [...new Map(found.map((result) => [result.name, result])).values()];
 }
 
 const table = (head, rows) =>
@@ -174,7 +175,7 @@ const SECTIONS = [
     title: "The loss",
     pattern: /^loss-/,
     command: `${peer} node bench/loss.bench.mjs`,
-    text: `JSD at alpha 0.5, forward and backward, f32, beside the same formula in PyTorch, eager and compiled, in turn on the same cores. Errors are those against float64: the largest of token losses, and of the gradient relative to its largest element. Inputs are random logits, so that top-k selection sees no favourable order; the GEMMs that make logits are not part of it.`,
+    text: `JSD at alpha 0.5, forward and backward, f32, beside the same formula in PyTorch, eager and compiled, in turn on the same cores. Errors are those against float64: the largest of token losses, and of the gradient relative to its largest element. Inputs are random logits, so that top-k selection sees no favourable order; the GEMMs that make logits are not part of it. \`--isa avx2\` limits this package to AVX2; PyTorch keeps the processor's best.`,
     render: lossTable,
   },
   {
@@ -187,9 +188,9 @@ const SECTIONS = [
 ];
 
 function section({ title, text, command, pattern, render }, all) {
-  const result = newest(all, pattern);
-  const body = result
-    ? [render(result), origin(result)]
+  const results = newest(all, pattern);
+  const body = results.length
+    ? results.flatMap((result) => [render(result), origin(result)])
     : [`Not measured yet:\n\n\`\`\`sh\n${command}\n\`\`\``];
   return [`## ${title}`, text, ...body].join("\n\n");
 }
@@ -197,7 +198,7 @@ function section({ title, text, command, pattern, render }, all) {
 function page() {
   const all = readResults();
   const intro =
-    "Made by `node bench/table.mjs` from the newest file of each benchmark in [bench/results](../bench/results); [bench/README.md](../bench/README.md) says how to run them. Programs that are compared run in turn in one session on one machine. Times on a CPU are that machine's: compare ratios within a table, never times of two tables. The demo's five seeds have [a page of their own](demo.md).";
+    "Made by `node bench/table.mjs` from the newest file of each benchmark, machine and instruction set in [bench/results](../bench/results); [bench/README.md](../bench/README.md) says how to run them. Programs that are compared run in turn in one session on one machine. Times on a CPU are that machine's: compare ratios within a table, never times of two tables. The demo's five seeds have [a page of their own](demo.md).";
   return `${["# Benchmarks", intro, ...SECTIONS.map((one) => section(one, all))].join("\n\n")}\n`;
 }
 
