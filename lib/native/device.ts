@@ -1,5 +1,6 @@
 import { SdpoError, show } from "../errors.js";
 import { addon, guarded, type NativeDevice } from "./load.js";
+import type { OpName } from "./ops.generated.js";
 
 /** A device's memory in bytes: in live tensors now, the most of that so far, and held from the system. */
 export interface DeviceMemory {
@@ -26,9 +27,14 @@ export class Device {
     return this.#native;
   }
 
-  /** One line: kind, instruction set or GPU, threads, GEMM. */
+  /** One line: kind, instruction set or GPU, threads, GEMM; where "auto" took the CPU, why. */
   get description(): string {
     return this.native.description();
+  }
+
+  /** Has this device a kernel for the op? The CPU has one for every op. */
+  supports(op: OpName): boolean {
+    return this.native.supports(op);
   }
 
   memory(): DeviceMemory {
@@ -57,7 +63,8 @@ export class Device {
 }
 
 /**
- * Opens a device: "cpu", "cuda", "cuda:<index>", "simt", or "auto" (cuda where it works, else cpu).
+ * Opens a device: "cpu", "cuda", "cuda:<index>", "simt", or "auto": cuda where it runs every op, else
+ * cpu, whose description then says why.
  * @throws ERR_SDPO_DEVICE with the reason where the device cannot run; there is no silent fallback.
  */
 export async function openDevice(name = "auto"): Promise<Device> {

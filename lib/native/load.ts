@@ -16,6 +16,7 @@ export interface NativeTensor {
 export interface NativeDevice {
   name(): string;
   description(): string;
+  supports(op: string): boolean;
   memory(): { current: number; peak: number; reserved: number };
   resetPeak(): void;
   trim(): void;

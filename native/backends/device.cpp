@@ -1,6 +1,7 @@
 #include "backends/device.h"
 
 #include <dlfcn.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <vector>
@@ -19,9 +20,19 @@ std::string plugin_folder() {
   return slash == std::string::npos ? "." : path.substr(0, slash);
 }
 
+// The CUDA plugin starts without a driver and then fails call by call: one message before that is better.
+void require_driver() {
+  if (!dlopen("libcuda.so.1", RTLD_LAZY | RTLD_LOCAL))
+    throw Error("ERR_SDPO_DEVICE", str("device 'cuda': this system has no NVIDIA driver: ", dlerror()));
+}
+
 // Loads libsdpo_<name>.so and asks it for its backend. Loaded plugins stay loaded.
 const sdpo_backend* load_plugin(const std::string& name) {
   const std::string path = plugin_folder() + "/libsdpo_" + name + ".so";
+  if (name == "cuda") require_driver();
+  if (access(path.c_str(), F_OK) != 0)
+    throw Error("ERR_SDPO_DEVICE", str("device '", name, "': this build has no such backend: there is no ",
+                                       path, "; `npx sdpo doctor` says how to build it"));
   void* library = dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL);
   if (!library)
     throw Error("ERR_SDPO_DEVICE", str("device '", name, "': cannot load ", path, ": ", dlerror()));
@@ -68,16 +79,36 @@ uint64_t block_bytes(uint64_t bytes) {
   return (std::max<uint64_t>(bytes, 1) + step - 1) / step * step;
 }
 
+// "no kernel for 3 of 31 ops (add, bias_add, ...)"; empty where the device runs all that the CPU runs.
+std::string missing_kernels(const Device& device) {
+  const std::vector<std::string> ops = cpu_kernel_names();
+  std::string first;
+  size_t missing = 0;
+  for (const std::string& op : ops)
+    if (!device.supports(op) && ++missing <= 3) first += str(first.empty() ? "" : ", ", op);
+  if (!missing) return "";
+  return str("device 'cuda' has no kernel for ", missing, " of ", ops.size(), " ops (", first,
+             missing > 3 ? ", ...)" : ")");
+}
+
 }  // namespace
 
-std::shared_ptr<Device> Device::open(const std::string& text) {
-  if (text == "auto") {
-    try {
-      return open("cuda");
-    } catch (const Error&) {
-      return open("cpu");
-    }
+std::shared_ptr<Device> Device::open_best() {
+  std::string reason;
+  try {
+    std::shared_ptr<Device> device = open("cuda");
+    reason = missing_kernels(*device);
+    if (reason.empty()) return device;
+  } catch (const Error& error) {
+    reason = error.what();
   }
+  std::shared_ptr<Device> device = open("cpu");
+  device->chosen_ = reason;
+  return device;
+}
+
+std::shared_ptr<Device> Device::open(const std::string& text) {
+  if (text == "auto") return open_best();
   const auto [name, index] = parse_name(text);
   const sdpo_backend* backend = find_backend(name);
   const int count = count_devices(backend);
@@ -97,8 +128,10 @@ Device::~Device() {
 std::string Device::description() const {
   char text[kMessageBytes] = "";
   backend_->describe(handle_, sdpo_message{text, sizeof text});
-  return text;
+  return chosen_.empty() ? text : str(text, "; chosen because ", chosen_);
 }
+
+bool Device::supports(const std::string& op) const { return backend_->find_kernel(op.c_str()) != nullptr; }
 
 void* Device::allocate(uint64_t bytes) {
   bytes = block_bytes(bytes);

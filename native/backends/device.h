@@ -13,19 +13,25 @@
 
 namespace sdpo {
 
+const sdpo_backend* cpu_backend();
+std::vector<std::string> cpu_kernel_names();
+
 struct MemoryInfo {
   uint64_t current, peak, reserved;  // bytes: in live tensors; the most of that; held from the system
 };
 
 class Device : public std::enable_shared_from_this<Device> {
  public:
-  // "cpu", "simt", "cuda", "cuda:1", "auto". Throws Error with the reason; never falls back silently.
+  // "cpu", "simt", "cuda", "cuda:1", "auto". Throws Error with the reason. "auto" takes cuda where it runs
+  // every op that the CPU runs, else the CPU; description() then says why.
   static std::shared_ptr<Device> open(const std::string& name);
   ~Device();
 
   const sdpo_backend& backend() const { return *backend_; }
   sdpo_device* handle() const { return handle_; }
   const std::string& name() const { return name_; }
+  bool is_cpu() const { return backend_ == cpu_backend(); }
+  bool supports(const std::string& op) const;  // has it a kernel for this op?
   std::string description() const;
 
   void* allocate(uint64_t bytes);
@@ -35,12 +41,13 @@ class Device : public std::enable_shared_from_this<Device> {
   void trim();  // gives cached blocks back to the system
 
  private:
+  static std::shared_ptr<Device> open_best();
   Device(const sdpo_backend* backend, sdpo_device* handle, std::string name)
       : backend_(backend), handle_(handle), name_(std::move(name)) {}
 
   const sdpo_backend* backend_;
   sdpo_device* handle_;
-  std::string name_;
+  std::string name_, chosen_;  // chosen_: why "auto" took this device
   mutable std::mutex mutex_;
   std::multimap<uint64_t, void*> cache_;
   uint64_t current_ = 0, peak_ = 0, reserved_ = 0;
@@ -56,8 +63,6 @@ void checked(const char* what, Call call) {
   if (status == SDPO_OK) return;
   throw Error(status == SDPO_OUT_OF_MEMORY ? "ERR_SDPO_MEMORY" : "ERR_SDPO_DEVICE", str(what, ": ", text));
 }
-
-const sdpo_backend* cpu_backend();
 
 // Where and why a backend is or is not there, for `doctor`.
 struct BackendReport {

@@ -59,6 +59,7 @@ void DeviceHandle::define(Napi::Env env, Napi::Object exports) {
   exports.Set("DeviceHandle", DefineClass(env, "DeviceHandle",
                                           {InstanceMethod<&DeviceHandle::name>("name"),
                                            InstanceMethod<&DeviceHandle::description>("description"),
+                                           InstanceMethod<&DeviceHandle::supports>("supports"),
                                            InstanceMethod<&DeviceHandle::memory>("memory"),
                                            InstanceMethod<&DeviceHandle::reset_peak>("resetPeak"),
                                            InstanceMethod<&DeviceHandle::trim>("trim"),
@@ -92,6 +93,12 @@ Napi::Value DeviceHandle::name(const Napi::CallbackInfo& info) {
 Napi::Value DeviceHandle::description(const Napi::CallbackInfo& info) {
   return guarded(info.Env(),
                  [&] { return Napi::String::New(info.Env(), from(info.This()).device->description()); });
+}
+
+Napi::Value DeviceHandle::supports(const Napi::CallbackInfo& info) {
+  return guarded(info.Env(), [&] {
+    return Napi::Boolean::New(info.Env(), from(info.This()).device->supports(info[0].ToString()));
+  });
 }
 
 Napi::Value DeviceHandle::memory(const Napi::CallbackInfo& info) {

@@ -47,6 +47,7 @@ class DeviceHandle : public Napi::ObjectWrap<DeviceHandle> {
  private:
   Napi::Value name(const Napi::CallbackInfo& info);
   Napi::Value description(const Napi::CallbackInfo& info);
+  Napi::Value supports(const Napi::CallbackInfo& info);
   Napi::Value memory(const Napi::CallbackInfo& info);
   Napi::Value reset_peak(const Napi::CallbackInfo& info);
   Napi::Value trim(const Napi::CallbackInfo& info);

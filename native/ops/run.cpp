@@ -79,7 +79,7 @@ std::vector<Tensor> run_op_into(const OpSchema& op, Device& device, const std::v
   std::vector<sdpo_tensor> raw_in, raw_out;
   for (const Tensor& t : inputs) raw_in.push_back(t.raw());
   for (const Tensor& t : outputs) raw_out.push_back(t.raw());
-  const uint64_t scratch_bytes = op.scratch_bytes(dims, attributes);
+  const uint64_t scratch_bytes = op.scratch_bytes(device, dims, attributes, inputs);
   Tensor scratch;
   if (scratch_bytes) scratch = Tensor::empty(device.shared_from_this(), DType::U8, {int64_t(scratch_bytes)});
   char message[kMessageBytes] = "";

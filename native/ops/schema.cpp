@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "backends/cpu/kernels.h"
+#include "backends/device.h"
 
 namespace sdpo {
 namespace {
@@ -182,6 +183,11 @@ OpSchema& OpSchema::scratch(std::function<uint64_t(const Dims&, const double*)> 
   return *this;
 }
 
+OpSchema& OpSchema::device_scratch(DeviceScratch bytes) {
+  device_scratch_ = std::move(bytes);
+  return *this;
+}
+
 OpSchema& OpSchema::check(std::function<void(const Dims&, const double*)> extra) {
   check_ = std::move(extra);
   return *this;
@@ -264,8 +270,11 @@ void OpSchema::check_call(const Dims& dims, const std::vector<double>& attribute
   if (check_) check_(dims, attributes.data());
 }
 
-uint64_t OpSchema::scratch_bytes(const Dims& dims, const std::vector<double>& attributes) const {
-  return scratch_ ? scratch_(dims, attributes.data()) : 0;
+uint64_t OpSchema::scratch_bytes(const Device& device, const Dims& dims,
+                                 const std::vector<double>& attributes,
+                                 const std::vector<Tensor>& inputs) const {
+  if (device.is_cpu()) return scratch_ ? scratch_(dims, attributes.data()) : 0;
+  return device_scratch_ ? device_scratch_(dims, attributes.data(), inputs) : 0;
 }
 
 Shape OpSchema::output_shape(const TensorSpec& spec, const Dims& dims,

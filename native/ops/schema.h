@@ -44,6 +44,10 @@ struct AttributeSpec {
 // Sizes by symbol, as bound by the inputs of a call.
 using Dims = std::map<std::string, int64_t>;
 
+// Bytes of scratch for a call on a device other than the CPU; the inputs are there for their dtypes.
+using DeviceScratch =
+    std::function<uint64_t(const Dims&, const double* attributes, const std::vector<Tensor>&)>;
+
 // What a CPU kernel sees of a call.
 class Call {
  public:
@@ -88,9 +92,10 @@ class OpSchema {
   OpSchema& boolean(const char* name, bool fallback);
   OpSchema& choice(const char* name, std::vector<std::string> values);  // the first is the default
   OpSchema& derive(std::function<void(Dims&, const double*)> sizes);    // sizes that follow from others
-  OpSchema& scratch(std::function<uint64_t(const Dims&, const double*)> bytes);
-  OpSchema& check(std::function<void(const Dims&, const double*)> extra);  // throws Error
-  OpSchema& with(void (*shared)(OpSchema&)) {                              // what several ops declare alike
+  OpSchema& scratch(std::function<uint64_t(const Dims&, const double*)> bytes);  // on the CPU
+  OpSchema& device_scratch(DeviceScratch bytes);                                 // on every other device
+  OpSchema& check(std::function<void(const Dims&, const double*)> extra);        // throws Error
+  OpSchema& with(void (*shared)(OpSchema&)) {  // what several ops declare alike
     shared(*this);
     return *this;
   }
@@ -109,7 +114,8 @@ class OpSchema {
   void check_attributes(const std::vector<double>& values) const;
   void derive_dims(Dims& dims, const std::vector<double>& attributes) const;
   void check_call(const Dims& dims, const std::vector<double>& attributes) const;
-  uint64_t scratch_bytes(const Dims& dims, const std::vector<double>& attributes) const;
+  uint64_t scratch_bytes(const Device& device, const Dims& dims, const std::vector<double>& attributes,
+                         const std::vector<Tensor>& inputs) const;
   Shape output_shape(const TensorSpec& spec, const Dims& dims, const std::vector<Tensor>& inputs) const;
   int input_index(const std::string& name) const;      // -1 where there is none
   int attribute_index(const std::string& name) const;  // -1 where there is none
@@ -123,6 +129,7 @@ class OpSchema {
   std::vector<AttributeSpec> attributes_;
   std::function<void(Dims&, const double*)> derive_;
   std::function<uint64_t(const Dims&, const double*)> scratch_;
+  DeviceScratch device_scratch_;
   std::function<void(const Dims&, const double*)> check_;
 };
 

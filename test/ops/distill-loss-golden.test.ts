@@ -4,10 +4,10 @@ import {
   type DistillationResult,
   distillationLoss,
 } from "../../lib/losses/distillation.js";
-import { type Device, openDevice } from "../../lib/native/device.js";
-import { addon } from "../../lib/native/load.js";
+import type { Device } from "../../lib/native/device.js";
 import { Tensor } from "../../lib/native/tensor.js";
-import { agrees, goldenCases, goldenTensors, gradientAgrees, instructionSets } from "./loss-golden.js";
+import { agrees, goldenCases, goldenTensors, gradientAgrees } from "./loss-golden.js";
+import { currentTarget, resetTarget, targetsOf, useTarget } from "./targets.js";
 
 interface GoldenCase {
   file: string;
@@ -45,14 +45,8 @@ function optionsOf(c: GoldenCase): DistillationOptions {
   };
 }
 
-let device: Device;
-beforeAll(async () => {
-  device = await openDevice("cpu");
-});
-afterAll(() => {
-  addon().setInstructionSet(instructionSets.at(-1)!);
-  device.dispose();
-});
+let device: Device = currentTarget().device;
+afterAll(resetTarget);
 
 function inputsOf(golden: ReturnType<typeof goldenTensors>, shape: [number, number, number]) {
   const { student_logits, teacher_logits, initial_teacher_logits: initial } = golden;
@@ -96,8 +90,10 @@ test("all cases are there", () => {
   expect(cases.length).toBe(43 + 18);
 });
 
-describe.each(instructionSets)("distillation loss, golden data, %s", (isa) => {
-  beforeAll(() => addon().setInstructionSet(isa));
+describe.each(targetsOf("distill_loss"))("distillation loss, golden data, $name", (target) => {
+  beforeAll(() => {
+    device = useTarget(target);
+  });
 
   test.each(cases)("$file", async (c) => {
     const golden = goldenTensors(c.file);

@@ -1,15 +1,6 @@
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import {
-  bf16,
-  expectClose,
-  f32,
-  type Host,
-  instructionSets,
-  normals,
-  roundBf16,
-  runOp,
-  useInstructionSet,
-} from "./helpers.js";
+import { bf16, expectClose, f32, type Host, normals, roundBf16, runOp } from "./helpers.js";
+import { resetTarget, targetsOf, useTarget } from "./targets.js";
 
 const defaults = { learningRate: 1e-3, beta1: 0.9, beta2: 0.999, epsilon: 1e-8, weightDecay: 0.01, step: 1 };
 type Settings = typeof defaults & { gradientScale?: number; emaRate?: number };
@@ -59,9 +50,9 @@ function expected(host: ReturnType<typeof given>, theta: Host, ema: Host | undef
 
 const bf16Tolerance = 2 ** -8;
 
-describe.each(instructionSets)("adamw on %s", (set) => {
-  beforeAll(() => useInstructionSet(set));
-  afterAll(() => useInstructionSet(instructionSets.at(-1)!));
+describe.each(targetsOf("adamw"))("adamw on $name", (target) => {
+  beforeAll(() => useTarget(target));
+  afterAll(resetTarget);
 
   test.each([1, 37, 100_003])("%i float32 parameters with every setting", async (n) => {
     const settings = {

@@ -1,11 +1,11 @@
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { groupAdvantages } from "../../lib/losses/group-advantages.js";
 import { type PolicyOptions, policyLoss } from "../../lib/losses/policy.js";
-import { type Device, openDevice } from "../../lib/native/device.js";
-import { addon } from "../../lib/native/load.js";
+import type { Device } from "../../lib/native/device.js";
 import { run } from "../../lib/native/run.js";
 import { Tensor } from "../../lib/native/tensor.js";
-import { agrees, goldenCases, goldenTensors, gradientAgrees, instructionSets } from "./loss-golden.js";
+import { agrees, goldenCases, goldenTensors, gradientAgrees } from "./loss-golden.js";
+import { currentTarget, resetTarget, targetsOf, useTarget } from "./targets.js";
 
 interface GrpoCase extends Pick<PolicyOptions, "clipLow" | "clipHigh" | "dualClip"> {
   file: string;
@@ -15,17 +15,13 @@ interface GrpoCase extends Pick<PolicyOptions, "clipLow" | "clipHigh" | "dualCli
   metrics: Record<string, number>;
 }
 
-let device: Device;
-beforeAll(async () => {
-  device = await openDevice("cpu");
-});
-afterAll(() => {
-  addon().setInstructionSet(instructionSets.at(-1)!);
-  device.dispose();
-});
+let device: Device = currentTarget().device;
+afterAll(resetTarget);
 
-describe.each(instructionSets)("policy loss, golden data, %s", (isa) => {
-  beforeAll(() => addon().setInstructionSet(isa));
+describe.each(targetsOf("policy_loss"))("policy loss, golden data, $name", (target) => {
+  beforeAll(() => {
+    device = useTarget(target);
+  });
 
   test.each(goldenCases<GrpoCase>("grpo-manifest.json"))("$file", async (c) => {
     const golden = goldenTensors(c.file);

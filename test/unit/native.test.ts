@@ -232,3 +232,28 @@ test("what was built is reported, and the instruction sets that run here", () =>
   expect(instructionSets).toContain("baseline");
   expect(instructionSets).toContain(instructionSet);
 });
+
+describe("choosing a device", () => {
+  const cuda = addon()
+    .backends()
+    .find(({ name }) => name === "cuda")!;
+
+  test("supports() knows the device's kernels", () => {
+    expect(device.supports("add")).toBe(true);
+    expect(device.supports("adds" as "add")).toBe(false);
+  });
+
+  test("auto says why it took the CPU", async () => {
+    using chosen = await openDevice("auto");
+    if (chosen.name === "cpu") expect(chosen.description).toMatch(/; chosen because device 'cuda'/);
+    else expect(chosen.name).toBe("cuda");
+  });
+
+  test.skipIf(cuda.available)("cuda where it cannot run is an error with its reason", async () => {
+    await expect(openDevice("cuda")).rejects.toMatchObject({
+      code: "ERR_SDPO_DEVICE",
+      message: cuda.detail,
+    });
+    expect(cuda.detail).toMatch(/no NVIDIA driver|no such backend|cannot load|cuda driver/i);
+  });
+});

@@ -145,6 +145,12 @@ constexpr sdpo_backend kBackend = {SDPO_ABI_VERSION,
 
 void add_cpu_kernel(const char* op, CpuFunction function) { kernels()[op] = sdpo_kernel{function}; }
 
+std::vector<std::string> cpu_kernel_names() {
+  std::vector<std::string> names;
+  for (const auto& entry : kernels()) names.push_back(entry.first);
+  return names;
+}
+
 const sdpo_backend* cpu_backend() { return &kBackend; }
 
 }  // namespace sdpo
