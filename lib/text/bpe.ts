@@ -2,6 +2,8 @@
  * Byte-level byte pair encoding: a piece of text, as UTF-8 bytes, is merged pair by pair, best rank first, leftmost first.
  * Written here because the library's BPE merges by rescanning strings and decodes by searching the added tokens linearly;
  * this one works on ids with a heap (n log n in the piece's length) and is shorter than the corrections would be.
+ * Special tokens never come of a piece: no merge makes one, and none is taken whole. One exception: a special token that
+ * is in the vocabulary and stands for a single byte, which could not be written otherwise (a padding token "!").
  */
 import type { TokenizerSpec } from "./spec.js";
 
@@ -37,14 +39,18 @@ export class BytePairEncoder {
   constructor(spec: TokenizerSpec) {
     this.#size = spec.tokens.length;
     this.#merges = spec.merges;
+    const special = new Set(spec.addedTokens.filter((token) => token.special).map((token) => token.id));
+    const foreign = new Set(spec.addedTokens.filter((token) => !token.inVocabulary).map((token) => token.id));
     for (let rank = 0; rank < spec.merges.length / 3; rank++) {
-      this.#ranks.set(this.#key(spec.merges[rank * 3]!, spec.merges[rank * 3 + 1]!), rank);
+      if (!special.has(spec.merges[rank * 3 + 2]!))
+        this.#ranks.set(this.#key(spec.merges[rank * 3]!, spec.merges[rank * 3 + 1]!), rank);
     }
-    const ids = new Map(spec.tokens.map((token, id) => [token, id]));
-    this.#byteIds = BYTE_TO_CHARACTER.map((character) => ids.get(character) ?? spec.unknownId);
-    if (spec.ignoreMerges) {
-      for (const [token, id] of ids) if (token !== undefined) this.#whole.set(token, id);
-    }
+    const words = spec.tokens.map((token, id) => [token, id] as const);
+    const ids = new Map(words.filter(([, id]) => !foreign.has(id)));
+    const unknownId = special.has(spec.unknownId!) ? undefined : spec.unknownId;
+    this.#byteIds = BYTE_TO_CHARACTER.map((character) => ids.get(character) ?? unknownId);
+    if (!spec.ignoreMerges) return;
+    for (const [token, id] of ids) if (token !== undefined && !special.has(id)) this.#whole.set(token, id);
   }
 
   /** Appends the ids of one piece. Bytes without a token vanish (or become the unknown token). */

@@ -33,19 +33,30 @@ export function decoderTokens(config: Json, file: string): unknown[] {
   }));
 }
 
-/** Makes the tokens that the configuration names special, whatever tokenizer.json says of them. */
-export function withSpecialTokens(spec: TokenizerSpec, config: Json, file: string): TokenizerSpec {
+/** Makes the tokens that the configuration names special, and added ones that end a completion, whatever tokenizer.json says. */
+export function withSpecialTokens(
+  spec: TokenizerSpec,
+  config: Json,
+  file: string,
+  stops: readonly number[],
+): TokenizerSpec {
   const further = [config.additional_special_tokens, config.extra_special_tokens]
     .flatMap((list) => (Array.isArray(list) ? list : []))
     .map((token) => asString(file, "additional_special_tokens", token?.content ?? token));
-  const added = new Map(spec.addedTokens.map((token) => [token.content, token]));
+  const added = new Map(
+    spec.addedTokens.map((token) => [
+      token.content,
+      { ...token, special: token.special || stops.includes(token.id) },
+    ]),
+  );
   for (const content of new Set([...Object.values(namedTokens(config, file)), ...further])) {
     const id = added.get(content)?.id ?? spec.tokens.indexOf(content);
     if (id < 0) {
       const message = `${file}: names the special token ${show(content)}, which tokenizer.json lacks; add it there`;
       throw new SdpoError("ERR_SDPO_FILE", message);
     }
-    added.set(content, { normalized: false, ...added.get(content), id, content, special: true });
+    const usual = { normalized: false, inVocabulary: true };
+    added.set(content, { ...usual, ...added.get(content), id, content, special: true });
   }
   return { ...spec, addedTokens: [...added.values()].sort((a, b) => a.id - b.id) };
 }

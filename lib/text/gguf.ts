@@ -90,6 +90,7 @@ export function filesFromGguf(metadata: Json, file: string): TokenizerFiles {
       eos_token: special("eos"),
       unk_token: special("unknown"),
       pad_token: special("padding"),
+      additional_special_tokens: ["eot", "eom"].flatMap((kind) => special(kind) ?? []),
     },
     chatTemplate:
       chatTemplate === undefined ? undefined : asString(file, "tokenizer.chat_template", chatTemplate),

@@ -13,6 +13,8 @@ export interface AddedToken {
   readonly special: boolean;
   /** Looked for in the normalized text instead of the text as given. */
   readonly normalized: boolean;
+  /** Is it in the model's own vocabulary too, whose tokens text is made of where it does not come as an added one? */
+  readonly inVocabulary: boolean;
 }
 
 /** Cuts text into pieces no merge crosses: each match is a piece; what lies between is a piece too where `keepGaps`. */
@@ -35,7 +37,7 @@ export interface TokenizerSpec {
   readonly splits: readonly Split[];
   /** A piece that is a token as a whole is taken without looking at the merges. */
   readonly ignoreMerges: boolean;
-  /** Stands for bytes (or words) without a token; where undefined they vanish. */
+  /** Stands for bytes (or words) without a token; where undefined, or special and for bytes, they vanish. */
   readonly unknownId: number | undefined;
   /** Ids that the post-processor puts before and after a text. */
   readonly prefix: readonly number[];
@@ -150,14 +152,20 @@ function parseMerges(value: unknown, ids: ReadonlyMap<string, number>, file: str
 function parseAddedTokens(value: unknown, extra: readonly unknown[], ids: Map<string, number>, file: string) {
   const own = asArray(file, "added_tokens", value);
   const byId = new Map([...ids].map(([token, id]) => [id, token]));
+  const vocabulary = new Set(ids.keys());
   const tokens = new Map<string, AddedToken>();
   [...own, ...extra].forEach((entry, i) => {
     const field = `added_tokens[${i}]`;
     const token = asObject(file, field, entry);
     const content = asString(file, `${field}.content`, token.content);
-    if (i >= own.length && tokens.has(content)) return;
+    const earlier = tokens.get(content);
+    if (i >= own.length && earlier !== undefined) {
+      // Special where either file says so: the other reading would let text write it.
+      if (token.special === true) tokens.set(content, { ...earlier, special: true });
+      return;
+    }
     const id = asIndex(file, `${field}.id`, token.id, MAX_TOKENS);
-    if (tokens.has(content))
+    if (earlier !== undefined)
       malformed(file, `${field}.content`, content, "an earlier added token has it too");
     if ((byId.get(id) ?? content) !== content || (ids.get(content) ?? id) !== id) {
       malformed(
@@ -175,7 +183,7 @@ function parseAddedTokens(value: unknown, extra: readonly unknown[], ids: Map<st
     byId.set(id, content);
     const special = token.special === true;
     const normalized = token.normalized === undefined ? !special : token.normalized === true;
-    tokens.set(content, { id, content, special, normalized });
+    tokens.set(content, { id, content, special, normalized, inVocabulary: vocabulary.has(content) });
   });
   return [...tokens.values()];
 }

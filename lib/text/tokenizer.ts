@@ -7,7 +7,7 @@ import { tokenBytes } from "./bpe.js";
 import { decoderTokens, generationStops, namedTokens, templateSources, withSpecialTokens } from "./config.js";
 import { Encoder } from "./encoder.js";
 import { filesFromGguf, type TokenizerFiles } from "./gguf.js";
-import { asArray, asObject, readJson, readText } from "./json.js";
+import { asArray, asObject, malformed, readJson, readText } from "./json.js";
 import { type AddedToken, parseTokenizerJson, type TokenizerSpec } from "./spec.js";
 import { type ChatMessage, type ChatPart, ChatTemplate } from "./template.js";
 
@@ -52,15 +52,16 @@ export class Tokenizer {
     const named = namedTokens(config, configFile);
     const further = decoderTokens(config, configFile);
     const spec = parseTokenizerJson(files.tokenizerJson, at("tokenizer.json"), further);
-    this.#spec = withSpecialTokens(spec, config, configFile);
+    const stops = generationStops(files.generationConfig, at("generation_config.json"), spec.tokens.length);
+    this.#spec = withSpecialTokens(spec, config, configFile, stops);
     this.#encoder = new Encoder(this.#spec);
     this.#ids = new Map(this.#spec.tokens.flatMap((token, id) => (token === undefined ? [] : [[token, id]])));
     this.#added = new Map(this.#spec.addedTokens.map((token) => [token.id, token]));
     this.bosTokenId = this.#ids.get(named.bos_token ?? "");
     this.padTokenId = this.#ids.get(named.pad_token ?? "");
-    const stops = generationStops(files.generationConfig, at("generation_config.json"), this.vocabularySize);
     const eos = this.#ids.get(named.eos_token ?? "");
     this.eosTokenIds = [...new Set(eos === undefined ? stops : [...stops, eos])];
+    this.#checkUnknown(at("tokenizer.json"));
     const sources = templateSources(files.chatTemplate, at("chat_template.jinja"), config, configFile);
     const specials = this.#spec.addedTokens.filter((token) => token.special).map((token) => token.content);
     this.#templates = new Map(
@@ -180,6 +181,14 @@ export class Tokenizer {
     });
     const text = parts.map((part) => ("text" in part ? part.text : part.special)).join("");
     return { text, ids: Int32Array.from(parts.flatMap((part) => this.#encodePart(part))) };
+  }
+
+  /** Refuses a tokenizer of words in which any unknown word begins or ends a text. */
+  #checkUnknown(file: string): void {
+    const { words, unknownId, tokens } = this.#spec;
+    if (!words || ![this.bosTokenId, ...this.eosTokenIds].includes(unknownId)) return;
+    const need = "text could begin or end a turn with it; give unknown words a token of their own";
+    malformed(file, "model.unk_token", tokens[unknownId!], need);
   }
 
   #encodePart(part: ChatPart): number[] {

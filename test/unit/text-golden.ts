@@ -83,3 +83,26 @@ export function readGgufMetadata(path: string): Record<string, unknown> {
   const count = Number(bytes.readBigUInt64LE(16));
   return Object.fromEntries(Array.from({ length: count }, () => [string(), value(u32())]));
 }
+
+/** GGUF metadata as llama.cpp's converter would write them for a golden tokenizer. */
+export function asGguf(name: TokenizerName, pre: string): Record<string, unknown> {
+  const json = goldenJson(name, "tokenizer.json") as {
+    model: { vocab: Record<string, number>; merges: [string, string][] };
+    added_tokens: { id: number; content: string; special: boolean }[];
+  };
+  const tokens: string[] = [];
+  for (const [token, id] of Object.entries(json.model.vocab)) tokens[id] = token;
+  const types = new Int32Array(tokens.length + json.added_tokens.length).fill(1);
+  for (const { id, content, special } of json.added_tokens) {
+    tokens[id] = content;
+    types[id] = special ? 3 : 4;
+  }
+  return {
+    "tokenizer.ggml.model": "gpt2",
+    "tokenizer.ggml.pre": pre,
+    "tokenizer.ggml.tokens": tokens,
+    "tokenizer.ggml.token_type": types.subarray(0, tokens.length),
+    "tokenizer.ggml.merges": json.model.merges.map((pair) => pair.join(" ")),
+    "tokenizer.ggml.bos_token_id": json.added_tokens[0]!.id,
+  };
+}

@@ -2,14 +2,7 @@
 import { describe, expect, test } from "vitest";
 import { truncateToTokens } from "../../lib/text/budget.js";
 import { Tokenizer } from "../../lib/text/tokenizer.js";
-import {
-  type GoldenText,
-  goldenFolder,
-  goldenJson,
-  goldenLines,
-  TOKENIZERS,
-  type TokenizerName,
-} from "./text-golden.js";
+import { asGguf, type GoldenText, goldenFolder, goldenLines, TOKENIZERS } from "./text-golden.js";
 import { byteAlphabet, tinyFiles } from "./text-tiny.js";
 
 /** A small generator of our own (xorshift), so that runs repeat. */
@@ -197,29 +190,6 @@ test("the hash changes with whatever changes ids, and with nothing else", () => 
   ];
   expect(new Set(hashes).size).toBe(hashes.length);
 });
-
-/** GGUF metadata as llama.cpp's converter would write them for a golden tokenizer. */
-function asGguf(name: TokenizerName, pre: string): Record<string, unknown> {
-  const json = goldenJson(name, "tokenizer.json") as {
-    model: { vocab: Record<string, number>; merges: [string, string][] };
-    added_tokens: { id: number; content: string; special: boolean }[];
-  };
-  const tokens: string[] = [];
-  for (const [token, id] of Object.entries(json.model.vocab)) tokens[id] = token;
-  const types = new Int32Array(tokens.length + json.added_tokens.length).fill(1);
-  for (const { id, content, special } of json.added_tokens) {
-    tokens[id] = content;
-    types[id] = special ? 3 : 4;
-  }
-  return {
-    "tokenizer.ggml.model": "gpt2",
-    "tokenizer.ggml.pre": pre,
-    "tokenizer.ggml.tokens": tokens,
-    "tokenizer.ggml.token_type": types.subarray(0, tokens.length),
-    "tokenizer.ggml.merges": json.model.merges.map((pair) => pair.join(" ")),
-    "tokenizer.ggml.bos_token_id": json.added_tokens[0]!.id,
-  };
-}
 
 test.each([
   ["qwen", "qwen2"],

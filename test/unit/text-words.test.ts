@@ -71,6 +71,11 @@ describe("whole words", () => {
       /model\.unk_token is "no"; model\.vocab must have it/,
     ],
     [
+      "an unknown token that ends a text",
+      (files) => Object.assign(files, { generationConfig: { eos_token_id: 0 } }),
+      /model\.unk_token is "\?"; text could begin or end a turn with it/,
+    ],
+    [
       "a decoder",
       ({ tokenizerJson }) => (tokenizerJson.decoder = { type: "ByteLevel" }),
       /decoder .*WordLevel takes none/,
