@@ -48,17 +48,37 @@ export function availableMemory(): number {
   return line ? Number(line[1]) * 1024 : freemem();
 }
 
-/** Runs `body` with a signal that the first Ctrl-C fires; a second one ends the process with 130. */
+const STOP_SIGNALS = ["SIGINT", "SIGTERM"] as const;
+
+/** Ends the process at once; a shell sees 130. Native work may be running, which process.exit would wait for or crash in. */
+function endAtOnce(): never {
+  process.removeAllListeners("SIGINT");
+  process.kill(process.pid, "SIGINT");
+  // Reached by the first process of a container alone: it ignores the signal.
+  process.exit(130);
+}
+
+/** Calls `stop` at the first Ctrl-C (SIGINT) or SIGTERM; a second one ends the process. Returns what stops listening. */
+export function onStop(stop: () => void): () => void {
+  let stopped = false;
+  const handle = () => {
+    if (stopped) endAtOnce();
+    stopped = true;
+    stop();
+  };
+  for (const name of STOP_SIGNALS) process.on(name, handle);
+  return () => {
+    for (const name of STOP_SIGNALS) process.off(name, handle);
+  };
+}
+
+/** Runs `body` with a signal that the first Ctrl-C or SIGTERM fires; a second one ends the process. */
 export async function interruptible<T>(body: (signal: AbortSignal) => Promise<T>): Promise<T> {
   const controller = new AbortController();
-  const onSignal = () => {
-    if (controller.signal.aborted) process.exit(130);
-    controller.abort();
-  };
-  process.on("SIGINT", onSignal);
+  const release = onStop(() => controller.abort());
   try {
     return await body(controller.signal);
   } finally {
-    process.off("SIGINT", onSignal);
+    release();
   }
 }

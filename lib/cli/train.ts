@@ -12,7 +12,7 @@ import {
   modelOption,
   seedOption,
 } from "./arguments.js";
-import { type CliIo, print } from "./io.js";
+import { type CliIo, onStop, print } from "./io.js";
 import type { ConfigOptions } from "./train-config.js";
 
 interface Options extends ConfigOptions {
@@ -82,9 +82,11 @@ async function runTraining(io: CliIo, config: TrainConfig & { output: string }):
   await checkRunFolder(config);
   const progress = new Progress(io.stdout);
   for (const warning of configWarnings(config)) progress.note(`warning: ${warning}`);
-  const stop = onStop(() =>
-    progress.note("Finishing the step, then a checkpoint. Ctrl-C again exits at once."),
-  );
+  const stop = { requested: false };
+  const release = onStop(() => {
+    stop.requested = true;
+    progress.note("Finishing the step, then a checkpoint. Ctrl-C again exits at once.");
+  });
   try {
     using trainer = await Trainer.create(usedConfig(config), {
       onPhase: (phase, done, total) => progress.phase(phase, done, total),
@@ -98,11 +100,15 @@ async function runTraining(io: CliIo, config: TrainConfig & { output: string }):
       : "";
     print(io, `step ${trainer.step} of ${config.steps}${left}; run folder: ${config.output}`);
   } finally {
-    stop.release();
+    release();
   }
 }
 
-async function runSteps(trainer: Trainer, progress: Progress, stop: Stop): Promise<void> {
+async function runSteps(
+  trainer: Trainer,
+  progress: Progress,
+  stop: { readonly requested: boolean },
+): Promise<void> {
   const { steps } = trainer.config;
   progress.start();
   if (stop.requested) return;
@@ -116,25 +122,4 @@ async function runSteps(trainer: Trainer, progress: Progress, stop: Stop): Promi
     if (stop.requested) break;
   }
   progress.end();
-}
-
-interface Stop {
-  requested: boolean;
-  release(): void;
-}
-
-/** Notes the first SIGINT or SIGTERM; a second one ends the process with 130. */
-function onStop(announce: () => void): Stop {
-  const signals = ["SIGINT", "SIGTERM"] as const;
-  const handle = () => {
-    if (stop.requested) process.exit(130);
-    stop.requested = true;
-    announce();
-  };
-  const release = () => {
-    for (const name of signals) process.off(name, handle);
-  };
-  const stop: Stop = { requested: false, release };
-  for (const name of signals) process.on(name, handle);
-  return stop;
 }

@@ -94,7 +94,7 @@ describe("train", () => {
 function interrupted(
   output: string,
   text: RegExp,
-  { again, set = [] }: { again?: RegExp; set?: string[] } = {},
+  { again, set = [], kill = "SIGINT" }: { again?: RegExp; set?: string[]; kill?: NodeJS.Signals } = {},
 ) {
   const child: ChildProcess = spawn(process.execPath, [main, ...args(output, "--steps", "100000", ...set)]);
   let out = "";
@@ -103,14 +103,14 @@ function interrupted(
     out += chunk;
     if (waiting.length === 0 || !waiting[0]!.test(out)) return;
     waiting.shift();
-    child.kill("SIGINT");
+    child.kill(kill);
   });
   let err = "";
   child.stderr!.on("data", (chunk) => {
     err += chunk;
   });
-  return new Promise<{ code: number | null; out: string; err: string }>((resolve) => {
-    child.on("close", (code) => resolve({ code, out, err }));
+  return new Promise<{ code: number | null; signal: string | null; out: string; err: string }>((resolve) => {
+    child.on("close", (code, signal) => resolve({ code, signal, out, err }));
   });
 }
 
@@ -149,9 +149,17 @@ describe("Ctrl-C", () => {
     expect(more.out).toMatch(new RegExp(`\\nstep ${last + 1} of ${last + 1};`));
   });
 
-  test("a second time exits at once", async () => {
+  test("SIGTERM does the same", async () => {
+    const { code, out, err } = await interrupted("terminated", /^step 2\//m, { kill: "SIGTERM" });
+    expect([code, err]).toEqual([0, ""]);
+    const last = Number(/\nstep (\d+) of 100000, stopped; --resume goes on from there/.exec(out)![1]);
+    expect(checkpoints("terminated")).toContain(`step-${last}`);
+  });
+
+  test.each(["SIGINT", "SIGTERM"] as const)("%s a second time exits at once", async (kill) => {
     const long = ["--set", "maxCompletionTokens=800", "--set", "rolloutsPerTask=64"];
-    const { code, err } = await interrupted("killed", /^data: /m, { again: /Finishing the step/, set: long });
-    expect([code, err]).toEqual([130, ""]);
+    const options = { again: /Finishing the step/, set: long, kill };
+    const { signal, err } = await interrupted(`killed by ${kill}`, /^data: /m, options);
+    expect([signal, err]).toEqual(["SIGINT", ""]);
   });
 });
