@@ -1,8 +1,7 @@
 import type { Device } from "../native/device.js";
 import type { OpOutputs } from "../native/ops.generated.js";
 import { run } from "../native/run.js";
-import { Tensor } from "../native/tensor.js";
-import { type Aggregation, aggregationCoefficients, aggregations } from "./aggregation.js";
+import type { Tensor } from "../native/tensor.js";
 import {
   batchShape,
   checkBoolean,
@@ -14,31 +13,30 @@ import {
   type HostValues,
   hostMask,
   hostNumbers,
-  hostTokens,
   refuse,
   reshaped,
   Temporaries,
-  tokenWeightsOf,
 } from "./arguments.js";
+import {
+  aggregate,
+  type BatchOptions,
+  batchOptionKeys,
+  batchRows,
+  type CompletionBatch,
+  checkAggregation,
+  checkInPlace,
+  checkTemperature,
+  completionKeys,
+} from "./rows.js";
 
 const credits = ["logit", "token", "sequence"] as const;
 
-/** What of a batch of B completions of T tokens every distillation loss takes. */
-export interface DistillationBatch {
-  /** [B,T,V], where no argument shows it: logits that are a Tensor do, nested tokenIds do. */
-  shape?: readonly [number, number, number];
-  /** The sampled tokens, [B,T]. */
-  tokenIds: HostValues;
-  /** 1 for a token of the completion that is ours to learn, [B,T]. */
-  completionMask: HostValues;
+/** What of its completions every distillation loss takes. */
+export interface DistillationBatch extends CompletionBatch {
   /** 1 for a rollout that has a teacher context, [B]; all by default. */
   distillationMask?: HostValues;
   /** log p(token) under the parameters at the start of the generation batch, [B,T]; without them the importance ratio is 1. */
   oldLogprobs?: HostValues;
-  /** min(p_old / p_sampler, 2) of each token, [B,T]. */
-  rolloutWeights?: HostValues;
-  /** Any further factor of each token's loss, [B,T]. */
-  tokenWeights?: HostValues;
 }
 
 /** Inputs of {@link distillationLoss}. */
@@ -51,7 +49,7 @@ export interface DistillationInputs extends DistillationBatch {
   initialTeacherLogits?: FloatValues;
 }
 
-export interface DistillationOptions {
+export interface DistillationOptions extends BatchOptions {
   /** What a token's loss is: a divergence of the two distributions, or the sampled token's or the whole completion's advantage. Default "logit". */
   distillation?: (typeof credits)[number];
   /** 0: forward KL, 1: reverse KL, between: generalised JSD, which vanishes towards both ends. Default 0.5. */
@@ -62,12 +60,6 @@ export interface DistillationOptions {
   tail?: boolean;
   /** The largest importance ratio; null for none. Default 2. */
   isClip?: number | null;
-  /** Default "token-mean". */
-  aggregation?: Aggregation;
-  /** The temperature that the tokens were sampled with. Default 1. */
-  temperature?: number;
-  /** The aggregation's denominator, where micro-batches share one. */
-  normalizer?: number;
   /** Bound of the advantages; needs alpha 1. */
   advantageClip?: number | null;
   /** The trust region's weight of the teacher. Default 0.01. */
@@ -102,13 +94,10 @@ export interface DistillationResult extends DistillationStatistics {
 
 type RowOutputs = Omit<OpOutputs["distill_loss"], "dlogits">;
 /** @internal */
-export const batchKeys = [
-  ...["shape", "tokenIds", "completionMask", "distillationMask", "oldLogprobs", "rolloutWeights"],
-  "tokenWeights",
-];
+export const batchKeys = [...completionKeys, "distillationMask", "oldLogprobs"];
 const optionKeys = [
-  ...["distillation", "alpha", "topK", "tail", "isClip", "aggregation", "temperature", "normalizer"],
-  ...["advantageClip", "teacherRate"],
+  ...["distillation", "alpha", "topK", "tail", "isClip", "advantageClip", "teacherRate"],
+  ...batchOptionKeys,
 ];
 let warned = false;
 
@@ -141,14 +130,11 @@ export function distillationAttributes(
   if (topK !== null) checkNumber("topK", topK, { least: 1, most: 2 ** 31, integer: true });
   const isClip = options.isClip === undefined ? 2 : options.isClip;
   if (isClip !== null) checkNumber("isClip", isClip, { least: 0, above: true });
-  if (options.normalizer !== undefined)
-    checkNumber("normalizer", options.normalizer, { least: 0, above: true });
   if (options.teacherRate !== undefined && !trustRegion) {
     throw refuse("teacherRate", "an initial teacher beside it (trust region)", options.teacherRate);
   }
   return {
-    aggregation: checkChoice("aggregation", options.aggregation ?? "token-mean", aggregations),
-    normalizer: options.normalizer,
+    aggregation: checkAggregation(options),
     attributes: {
       credit,
       alpha,
@@ -159,7 +145,7 @@ export function distillationAttributes(
       teacherRate: trustRegion
         ? checkNumber("teacherRate", options.teacherRate ?? 0.01, { least: 0, most: 1 })
         : null,
-      temperature: checkNumber("temperature", options.temperature ?? 1, { least: 1e-6, most: 1e6 }),
+      temperature: checkTemperature(options),
     },
   };
 }
@@ -168,28 +154,20 @@ export function distillationAttributes(
 export async function distillationRows(
   temporaries: Temporaries,
   batch: DistillationBatch,
-  [b, t, v]: readonly [number, number, number],
-  { aggregation, normalizer }: ReturnType<typeof distillationAttributes>,
+  shape: readonly [number, number, number],
+  { aggregation }: ReturnType<typeof distillationAttributes>,
 ) {
-  const tokenIds = await hostTokens("tokenIds", batch.tokenIds, [b, t], v);
+  const [b, t] = shape;
   const completion = await hostMask("completionMask", batch.completionMask, [b, t]);
   const distilled =
     batch.distillationMask && (await hostMask("distillationMask", batch.distillationMask, [b]));
-  const old = batch.oldLogprobs && (await hostNumbers("oldLogprobs", batch.oldLogprobs, [b, t]));
   const mask = Uint8Array.from(completion, (one, i) => one * (distilled ? distilled[Math.floor(i / t)]! : 1));
-  const weights = await tokenWeightsOf(batch, mask, [b, t]);
-  const lengths = new Array<number>(b).fill(t);
-  const coefficients = aggregationCoefficients(mask, lengths, { aggregation, normalizer });
+  const rows = await batchRows(temporaries, batch, mask, shape, aggregation);
+  const old = batch.oldLogprobs && (await hostNumbers("oldLogprobs", batch.oldLogprobs, [b, t]));
   return {
+    ...rows,
     completion,
-    weights,
-    coefficients,
-    inputs: {
-      tokenIds: temporaries.keep(Tensor.from(temporaries.device, tokenIds, [b * t])),
-      weights: temporaries.floats(weights),
-      coefficients: temporaries.floats(coefficients),
-      ...(old ? { oldLogprobs: temporaries.floats(old) } : {}),
-    },
+    inputs: { ...rows.inputs, ...(old ? { oldLogprobs: temporaries.floats(old) } : {}) },
   };
 }
 
@@ -218,18 +196,6 @@ export async function sequenceAdvantages(
     advantages.fill(cut, s * t!, (s + 1) * t!);
   }
   return advantages;
-}
-
-/** Sum of coefficient * token loss over the rows that count. @internal */
-export async function aggregate(
-  tokenLoss: Tensor,
-  rows: { weights: Float64Array; coefficients: Float64Array },
-): Promise<number> {
-  const losses = await tokenLoss.readFloats();
-  let loss = 0;
-  for (let i = 0; i < losses.length; i++)
-    if (rows.weights[i] !== 0) loss += rows.coefficients[i]! * losses[i]!;
-  return loss;
 }
 
 /** Loss and statistics in their [B,T] shape. @internal */
@@ -284,9 +250,7 @@ export async function distillationLoss(
   checkDevice(device);
   checkKeys("inputs", inputs, ["studentLogits", "teacherLogits", "initialTeacherLogits", ...batchKeys]);
   const settings = distillationAttributes(options, ["inPlace"], inputs.initialTeacherLogits !== undefined);
-  const inPlace = checkBoolean("inPlace", options.inPlace ?? false);
-  if (inPlace && !(inputs.studentLogits instanceof Tensor))
-    throw refuse("studentLogits", "a Tensor, as inPlace is set", inputs.studentLogits);
+  const inPlace = checkInPlace(options.inPlace, "studentLogits", inputs.studentLogits);
   const { studentLogits, tokenIds, completionMask } = inputs;
   const shape = batchShape("studentLogits", inputs.shape, studentLogits, [tokenIds, completionMask]);
   const temporaries = new Temporaries(device);

@@ -1,10 +1,8 @@
 import type { Device } from "../native/device.js";
 import { run } from "../native/run.js";
 import { Tensor } from "../native/tensor.js";
-import { type Aggregation, aggregationCoefficients, aggregations } from "./aggregation.js";
 import {
   batchShape,
-  checkBoolean,
   checkChoice,
   checkDevice,
   checkKeys,
@@ -13,48 +11,40 @@ import {
   type HostValues,
   hostMask,
   hostNumbers,
-  hostTokens,
   refuse,
   reshaped,
   Temporaries,
-  tokenWeightsOf,
 } from "./arguments.js";
-import { aggregate } from "./distillation.js";
+import {
+  aggregate,
+  type BatchOptions,
+  batchOptionKeys,
+  batchRows,
+  type CompletionBatch,
+  checkAggregation,
+  checkInPlace,
+  checkTemperature,
+  completionKeys,
+} from "./rows.js";
 
 /** Inputs of {@link policyLoss}. */
-export interface PolicyInputs {
-  /** [B,T,V], where no argument shows it: logits that are a Tensor do, nested tokenIds do. */
-  shape?: readonly [number, number, number];
+export interface PolicyInputs extends CompletionBatch {
   /** [B,T,V] */
   logits: FloatValues;
-  /** The sampled tokens, [B,T]. */
-  tokenIds: HostValues;
-  /** 1 for a token of the completion that is ours to learn, [B,T]. */
-  completionMask: HostValues;
   /** log p(token) under the parameters that the ratio is measured from, [B,T]. */
   oldLogprobs: HostValues;
   /** [B] or [B,T]; {@link groupAdvantages} gives the first. */
   advantages: HostValues;
-  /** min(p_old / p_sampler, 2) of each token, [B,T]. */
-  rolloutWeights?: HostValues;
-  /** Any further factor of each token's loss, [B,T]. */
-  tokenWeights?: HostValues;
   /** log p(token) under a reference policy, [B,T]; needed where klCoefficient is not 0. */
   referenceLogprobs?: HostValues;
 }
 
-export interface PolicyOptions {
+export interface PolicyOptions extends BatchOptions {
   /** The ratio counts down to 1 - clipLow (default 0.2) and up to 1 + clipHigh (default 0.2). */
   clipLow?: number;
   clipHigh?: number;
   /** The loss of a token with a negative advantage is at most dualClip * |advantage|; null for no bound. Default 3. */
   dualClip?: number | null;
-  /** Default "token-mean". */
-  aggregation?: Aggregation;
-  /** The temperature that the tokens were sampled with. Default 1. */
-  temperature?: number;
-  /** The aggregation's denominator, where micro-batches share one. */
-  normalizer?: number;
   /** Weight of the KL estimate to the reference. Default 0. */
   klCoefficient?: number;
   /** Which estimator: log ratio, its half square, or the unbiased non-negative one. Default "k3". */
@@ -81,21 +71,18 @@ export interface PolicyResult {
   kl: Tensor;
 }
 
-const inputKeys = [
-  ...["shape", "logits", "tokenIds", "completionMask", "oldLogprobs", "advantages", "rolloutWeights"],
-  ...["tokenWeights", "referenceLogprobs"],
-];
+const inputKeys = [...completionKeys, "logits", "oldLogprobs", "advantages", "referenceLogprobs"];
 const optionKeys = [
-  ...["clipLow", "clipHigh", "dualClip", "aggregation", "temperature", "normalizer", "klCoefficient"],
-  ...["klKind", "inPlace"],
+  ...["clipLow", "clipHigh", "dualClip", "klCoefficient", "klKind", "inPlace"],
+  ...batchOptionKeys,
 ];
 
-function policyAttributes(options: PolicyOptions, reference: boolean) {
+function policyAttributes(options: PolicyOptions, { logits, referenceLogprobs }: PolicyInputs) {
   checkKeys("options", options, optionKeys);
   const dualClip = options.dualClip === undefined ? 3 : options.dualClip;
   if (dualClip !== null) checkNumber("dualClip", dualClip, { least: 1 });
   const klCoefficient = checkNumber("klCoefficient", options.klCoefficient ?? 0, { least: 0 });
-  if (klCoefficient !== 0 && !reference)
+  if (klCoefficient !== 0 && referenceLogprobs === undefined)
     throw refuse("klCoefficient", "0, as there are no referenceLogprobs", klCoefficient);
   return {
     clipLow: checkNumber("clipLow", options.clipLow ?? 0.2, { least: 0, most: 1 }),
@@ -103,8 +90,8 @@ function policyAttributes(options: PolicyOptions, reference: boolean) {
     dualClip,
     klCoefficient,
     klKind: checkChoice("klKind", options.klKind ?? "k3", ["k1", "k2", "k3"]),
-    temperature: checkNumber("temperature", options.temperature ?? 1, { least: 1e-6, most: 1e6 }),
-    inPlace: checkBoolean("inPlace", options.inPlace ?? false),
+    temperature: checkTemperature(options),
+    inPlace: checkInPlace(options.inPlace, "logits", logits),
   };
 }
 
@@ -121,31 +108,20 @@ async function spreadAdvantages(value: unknown, b: number, t: number): Promise<A
 async function policyRows(
   temporaries: Temporaries,
   inputs: PolicyInputs,
-  [b, t, v]: readonly [number, number, number],
+  shape: readonly [number, number, number],
   options: PolicyOptions,
 ) {
-  const { device } = temporaries;
-  const tokenIds = await hostTokens("tokenIds", inputs.tokenIds, [b, t], v);
+  const [b, t] = shape;
   const mask = await hostMask("completionMask", inputs.completionMask, [b, t]);
-  const weights = await tokenWeightsOf(inputs, mask, [b, t]);
+  const rows = await batchRows(temporaries, inputs, mask, shape, checkAggregation(options));
   const old = await hostNumbers("oldLogprobs", inputs.oldLogprobs, [b, t]);
   const reference =
     inputs.referenceLogprobs && (await hostNumbers("referenceLogprobs", inputs.referenceLogprobs, [b, t]));
-  const aggregation = checkChoice("aggregation", options.aggregation ?? "token-mean", aggregations);
-  const { normalizer } = options;
-  if (normalizer !== undefined) checkNumber("normalizer", normalizer, { least: 0, above: true });
-  const coefficients = aggregationCoefficients(mask, new Array<number>(b).fill(t), {
-    aggregation,
-    normalizer,
-  });
   return {
     mask,
-    weights,
-    coefficients,
+    ...rows,
     inputs: {
-      tokenIds: temporaries.keep(Tensor.from(device, tokenIds, [b * t])),
-      weights: temporaries.floats(weights),
-      coefficients: temporaries.floats(coefficients),
+      ...rows.inputs,
       oldLogprobs: temporaries.floats(old),
       advantages: temporaries.floats(await spreadAdvantages(inputs.advantages, b, t)),
       ...(reference ? { referenceLogprobs: temporaries.floats(reference) } : {}),
@@ -177,9 +153,7 @@ export async function policyLoss(
 ): Promise<PolicyResult> {
   checkDevice(device);
   checkKeys("inputs", inputs, inputKeys);
-  const attributes = policyAttributes(options, inputs.referenceLogprobs !== undefined);
-  if (attributes.inPlace && !(inputs.logits instanceof Tensor))
-    throw refuse("logits", "a Tensor, as inPlace is set", inputs.logits);
+  const attributes = policyAttributes(options, inputs);
   const shape = batchShape("logits", inputs.shape, inputs.logits, [inputs.tokenIds, inputs.completionMask]);
   const [b, t] = shape;
   const temporaries = new Temporaries(device);
