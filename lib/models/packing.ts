@@ -37,12 +37,17 @@ function commonLength(sequences: readonly Int32Array[], members: readonly number
   return end - offset;
 }
 
+/** What sequences that share a run have in common here; undefined where too few tokens are left. */
+function runKey(sequence: Int32Array, offset: number): string | undefined {
+  if (sequence.length - offset < SHORTEST_SHARED_RUN) return undefined;
+  return sequence.subarray(offset, offset + SHORTEST_SHARED_RUN).join(",");
+}
+
 /** Groups members by their next tokens; those with fewer tokens left than a shared run stand alone. */
 function families(sequences: readonly Int32Array[], members: readonly number[], offset: number): number[][] {
   const groups = new Map<string, number[]>();
   for (const member of members) {
-    const left = sequences[member]!.subarray(offset, offset + SHORTEST_SHARED_RUN);
-    const key = left.length < SHORTEST_SHARED_RUN ? `alone ${member}` : left.join(",");
+    const key = runKey(sequences[member]!, offset) ?? `alone ${member}`;
     const group = groups.get(key);
     if (group) group.push(member);
     else groups.set(key, [member]);
@@ -88,4 +93,49 @@ export function packSequences(sequences: readonly Int32Array[], share = true): P
     rows,
     totalTokens: sequences.reduce((sum, sequence) => sum + sequence.length, 0),
   };
+}
+
+/** Sequences with a run in common, and what becomes of them after it. */
+interface Family {
+  members: Int32Array[];
+  /** Of the run that all members share. */
+  length: number;
+  /** Families after the run, by their keys. */
+  next: Map<string, Family>;
+  /** Packed tokens of all of this. */
+  tokens: number;
+}
+
+/** Counts the tokens that {@link packSequences} packs, while sequences come one by one. */
+export class PackedTokenCounter {
+  tokens = 0;
+  readonly #families = new Map<string, Family>();
+
+  add(sequence: Int32Array): void {
+    this.tokens += addToFamilies(this.#families, sequence, 0);
+  }
+}
+
+/** Adds a sequence's tokens from `offset`; gives by how many the packed tokens grew. */
+function addToFamilies(all: Map<string, Family>, sequence: Int32Array, offset: number): number {
+  const length = sequence.length - offset;
+  const key = runKey(sequence, offset);
+  if (key === undefined) return length;
+  const family = all.get(key);
+  if (!family) {
+    all.set(key, { members: [sequence], length, next: new Map(), tokens: length });
+    return length;
+  }
+  const before = family.tokens;
+  family.members.push(sequence);
+  const run = family.members[0]!.subarray(0, offset + family.length);
+  const shared = commonLength([run, sequence], [0, 1], offset);
+  if (shared === family.length) {
+    family.tokens += addToFamilies(family.next, sequence, offset + shared);
+  } else {
+    // What follows a shorter run is split at another place, so it is counted anew.
+    Object.assign(family, { length: shared, next: new Map(), tokens: shared });
+    for (const member of family.members) family.tokens += addToFamilies(family.next, member, offset + shared);
+  }
+  return family.tokens - before;
 }

@@ -1,7 +1,7 @@
 /** From rollouts to what an update computes: rows, coefficients over the whole mini-batch, micro-batches. */
 import type { TrainConfig } from "../config.js";
 import { type Aggregation, aggregationCoefficients } from "../losses/aggregation.js";
-import { packSequences } from "../models/packing.js";
+import { PackedTokenCounter } from "../models/packing.js";
 import type { Rollout } from "../rollouts/types.js";
 
 /** A rollout with what is to be learnt from it. */
@@ -110,26 +110,30 @@ export function planBatch(samples: readonly Sample[], settings: BatchSettings): 
   });
 }
 
-const packedTokens = (sequences: Int32Array[]) => packSequences(sequences).ids.length;
-
 /**
  * Cuts a mini-batch so that the packed tokens of each part are at most `limit` on either side; a sample that is
  * longer stands alone. Within a part distilled samples come first.
  */
 export function microBatches<S extends PackedSample>(samples: readonly S[], limit: number): S[][] {
   const parts: S[][] = [];
-  let part: S[] = [];
-  const fits = (candidate: S[]) =>
-    packedTokens(candidate.map(({ student }) => student)) <= limit &&
-    packedTokens(candidate.flatMap(({ teacher }) => teacher ?? [])) <= limit;
+  let student = new PackedTokenCounter();
+  let teacher = new PackedTokenCounter();
+  const count = (sample: S) => {
+    student.add(sample.student);
+    if (sample.teacher) teacher.add(sample.teacher);
+  };
   for (const sample of samples) {
-    if (part.length > 0 && !fits([...part, sample])) {
-      parts.push(part);
-      part = [];
+    count(sample);
+    const part = parts.at(-1);
+    if (part && Math.max(student.tokens, teacher.tokens) <= limit) {
+      part.push(sample);
+      continue;
     }
-    part.push(sample);
+    parts.push([sample]);
+    student = new PackedTokenCounter();
+    teacher = new PackedTokenCounter();
+    count(sample);
   }
-  if (part.length > 0) parts.push(part);
   return parts.map((samples) => [
     ...samples.filter(({ teacher }) => teacher),
     ...samples.filter(({ teacher }) => !teacher),

@@ -1,7 +1,7 @@
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { Random } from "../../lib/environments/random.js";
 import { Model } from "../../lib/models/model.js";
-import { packSequences } from "../../lib/models/packing.js";
+import { PackedTokenCounter, packSequences } from "../../lib/models/packing.js";
 import { type Device, openDevice } from "../../lib/native/device.js";
 import { goldenPath, maxAbs, maxDifference } from "../golden-tensors.js";
 
@@ -45,6 +45,52 @@ describe("packSequences", () => {
     const packed = packSequences(sequences);
     const parents = Array.from({ length: packed.segments.length / 4 }, (_, i) => packed.segments[4 * i + 2]);
     expect(parents).toEqual([-1, 0, 1, 1, 0, -1]);
+  });
+});
+
+describe("PackedTokenCounter", () => {
+  /** Sequences that grow out of each other's beginnings, so that runs part, end and part again. */
+  const forest = (count: number, vocabulary: number) => {
+    const grown: Int32Array[] = [Int32Array.of()];
+    const word = () =>
+      Int32Array.from({ length: random.below(14) }, () => (random.below(5) ? 1 : random.below(vocabulary)));
+    for (let i = 0; i < count; i++) {
+      const from = grown[random.below(grown.length)]!;
+      grown.push(join(from.subarray(0, random.below(from.length + 1)), word(), word(), word()));
+    }
+    return grown;
+  };
+
+  test("counts after each sequence what packing all of them takes", () => {
+    for (let round = 0; round < 60; round++) {
+      const sequences = forest(24, 2 + (round % 3));
+      const counter = new PackedTokenCounter();
+      for (const [i, sequence] of sequences.entries()) {
+        counter.add(sequence);
+        expect(counter.tokens).toBe(packSequences(sequences.slice(0, i + 1)).ids.length);
+      }
+    }
+  });
+
+  test("reads each of thousands of sequences a few times, not once for each of the others", () => {
+    let reads = 0;
+    const counted = (sequence: Int32Array): Int32Array =>
+      new Proxy(sequence, {
+        get(target, name) {
+          if (name === "subarray") return (a: number, b: number) => counted(target.subarray(a, b));
+          if (typeof name === "string" && /^\d+$/.test(name)) reads++;
+          const value = Reflect.get(target, name, target);
+          return typeof value === "function" ? value.bind(target) : value;
+        },
+      });
+    const prompts = Array.from({ length: 50 }, () => join(Int32Array.of(...Array(10).keys()), ids(40)));
+    const counter = new PackedTokenCounter();
+    const sequences = prompts.flatMap((prompt) => Array.from({ length: 20 }, () => join(prompt, ids(30))));
+    for (const sequence of sequences) counter.add(counted(sequence));
+    expect(counter.tokens).toBe(packSequences(sequences).ids.length);
+    const tokens = sequences.reduce((sum, { length }) => sum + length, 0);
+    expect(reads).toBeGreaterThan(sequences.length);
+    expect(reads).toBeLessThan(6 * tokens);
   });
 });
 

@@ -1,5 +1,6 @@
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import type { Model } from "../../lib/models/model.js";
+import { packSequences } from "../../lib/models/packing.js";
 import { microBatches, planBatch, type Sample } from "../../lib/trainer/batch.js";
 import { copySlot } from "../../lib/trainer/optimizer.js";
 import { type LossSettings, miniBatchGradient } from "../../lib/trainer/update.js";
@@ -164,6 +165,18 @@ describe("micro-batches", () => {
     const parts = microBatches(planned, 60);
     expect(parts.length).toBeGreaterThan(2);
     expect(new Set(parts.flat()).size).toBe(planned.length);
+    const packed = (sequences: Int32Array[]) => packSequences(sequences).ids.length;
+    const largest = (part: typeof planned) =>
+      Math.max(
+        packed(part.map(({ student }) => student)),
+        packed(part.flatMap(({ teacher }) => teacher ?? [])),
+      );
+    let taken = 0;
+    for (const part of parts) {
+      taken += part.length;
+      expect(part.length === 1 || largest(part) <= 60).toBe(true);
+      if (taken < planned.length) expect(largest([...part, planned[taken]!])).toBeGreaterThan(60);
+    }
     for (const part of parts) {
       const first = part.findIndex(({ teacher }) => !teacher);
       if (first >= 0) expect(part.slice(first).some(({ teacher }) => teacher)).toBe(false);
