@@ -1,7 +1,7 @@
 import { readdir, readFile, stat } from "node:fs/promises";
 import { join } from "node:path";
 import { readSafetensors } from "../models/formats/safetensors.js";
-import { checkpointSteps, checkpointsFolder, openCheckpoint } from "../trainer/checkpoint.js";
+import { checkpointFolder, checkpointSteps, openCheckpoint } from "../trainer/checkpoint.js";
 import { METRICS } from "../trainer/run-folder.js";
 import type { Report } from "./inspect.js";
 import { bytes } from "./io.js";
@@ -33,7 +33,7 @@ export async function inspectRun(folder: string): Promise<Report> {
   const checkpoints: Record<string, string> = {};
   for (const step of await checkpointSteps(folder)) {
     const name = `step-${step}`;
-    checkpoints[name] = await openCheckpoint(join(checkpointsFolder(folder), name)).then(
+    checkpoints[name] = await openCheckpoint(await checkpointFolder(folder, step)).then(
       () => "whole",
       (error: Error) => `broken: ${error.message}`,
     );

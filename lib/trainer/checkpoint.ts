@@ -23,7 +23,7 @@ interface Entry {
   sha256: string;
 }
 
-const MANIFEST = "manifest.json";
+export const MANIFEST = "manifest.json";
 const STATE = "state.json";
 const JSON_LIMIT = 1 << 28;
 
@@ -57,6 +57,10 @@ export class Checkpoint {
   }
 }
 
+/** What a folder is called while it is written, and while another of its step takes its place. */
+const UNFINISHED = ".tmp";
+const SET_ASIDE = ".old";
+
 /** Where the checkpoints of a run lie. */
 export function checkpointsFolder(runFolder: string): string {
   return join(runFolder, "checkpoints");
@@ -64,7 +68,8 @@ export function checkpointsFolder(runFolder: string): string {
 
 /**
  * Writes `checkpoints/step-N` whole or not at all: into `step-N.tmp`, every file synced, a manifest with the
- * size and SHA-256 of each, then renamed. Afterwards all but the newest `keep` checkpoints are removed.
+ * size and SHA-256 of each, then renamed. Afterwards all but the newest `keep` checkpoints are removed. One of
+ * the same step is set aside before, where {@link findCheckpoint} still finds it, and removed last.
  * @returns the checkpoint's folder
  * @throws ERR_SDPO_FILE where the disk is full or not writable; earlier checkpoints stay as they are
  */
@@ -76,7 +81,7 @@ export async function writeCheckpoint(
 ): Promise<string> {
   const parent = checkpointsFolder(runFolder);
   const folder = join(parent, `step-${step}`);
-  const temporary = `${folder}.tmp`;
+  const temporary = `${folder}${UNFINISHED}`;
   try {
     await mkdir(parent, { recursive: true });
     await removeLeftovers(runFolder);
@@ -87,7 +92,7 @@ export async function writeCheckpoint(
     }
     await writeJson(join(temporary, STATE), contents.state);
     await seal(temporary, step);
-    if (await exists(folder)) await rename(folder, `${folder}.old.tmp`);
+    if (await exists(folder)) await rename(folder, `${folder}${SET_ASIDE}`);
     await rename(temporary, folder);
     await sync(parent);
     await removeLeftovers(runFolder);
@@ -142,16 +147,28 @@ async function sha256(file: string): Promise<string> {
 export async function checkpointSteps(runFolder: string): Promise<number[]> {
   const parent = checkpointsFolder(runFolder);
   if (!(await exists(parent))) return [];
-  const names = (await readdir(parent)).filter((name) => /^step-\d{1,15}$/.test(name));
-  return names.map((name) => Number(name.slice("step-".length))).sort((a, b) => b - a);
+  const steps = (await readdir(parent)).flatMap(
+    (name) => /^step-(\d{1,15})(?:\.old)?$/.exec(name)?.[1] ?? [],
+  );
+  return [...new Set(steps.map(Number))].sort((a, b) => b - a);
 }
 
-/** Removes what an interrupted write left. */
+/** Where the checkpoint of a step lies. */
+export async function checkpointFolder(runFolder: string, step: number): Promise<string> {
+  const folder = join(checkpointsFolder(runFolder), `step-${step}`);
+  return (await exists(folder)) ? folder : `${folder}${SET_ASIDE}`;
+}
+
+/** Removes what an interrupted write left; puts back what it had set aside. */
 export async function removeLeftovers(runFolder: string): Promise<void> {
   const parent = checkpointsFolder(runFolder);
   if (!(await exists(parent))) return;
   for (const name of await readdir(parent)) {
-    if (/^step-\d+(\.old)?\.tmp$/.test(name)) await rm(join(parent, name), { recursive: true });
+    const [, step, state] = /^(step-\d+)(\.tmp|\.old)$/.exec(name) ?? [];
+    if (step === undefined) continue;
+    const isLast = state === SET_ASIDE && !(await exists(join(parent, step)));
+    if (isLast) await rename(join(parent, name), join(parent, step));
+    else await rm(join(parent, name), { recursive: true });
   }
 }
 
@@ -219,7 +236,7 @@ export async function findCheckpoint(
   let last: SdpoError | undefined;
   for (const step of steps) {
     try {
-      return await openCheckpoint(join(checkpointsFolder(folder), `step-${step}`));
+      return await openCheckpoint(await checkpointFolder(folder, step));
     } catch (error) {
       last = error as SdpoError;
       onWarning(`checkpoint step-${step} is broken and passed over: ${last.message}`);
@@ -246,4 +263,26 @@ export async function checkFreeSpace(folder: string, bytes: number): Promise<voi
     "ERR_SDPO_FILE",
     `${folder}: checkpoints need ${gigabytes(bytes)}, ${gigabytes(free)} are free; free some, or lower keepCheckpoints`,
   );
+}
+
+/** Bytes of the files below a folder whose paths `counts` takes; 0 where there is no folder. */
+async function bytesBelow(folder: string, counts: (path: string) => boolean): Promise<number> {
+  if (!(await exists(folder))) return 0;
+  let sum = 0;
+  for (const path of (await readdir(folder, { recursive: true })).filter(counts)) {
+    const info = await stat(join(folder, path));
+    if (info.isFile()) sum += info.size;
+  }
+  return sum;
+}
+
+/**
+ * Throws ERR_SDPO_FILE where a run lacks room for `keep` checkpoints of `bytes` and another while it is written.
+ * Those that the run folder holds have theirs already, and leftovers make room.
+ */
+export async function checkCheckpointSpace(runFolder: string, bytes: number, keep: number): Promise<void> {
+  const folder = checkpointsFolder(runFolder);
+  const held = await bytesBelow(folder, () => true);
+  const leftovers = await bytesBelow(folder, (path) => /^step-\d+\.tmp/.test(path));
+  await checkFreeSpace(runFolder, Math.max(bytes * (keep + 1) - held, bytes - leftovers));
 }

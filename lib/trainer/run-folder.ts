@@ -1,65 +1,106 @@
-import { mkdir, readdir, readFile, rm, stat, writeFile } from "node:fs/promises";
-import { join } from "node:path";
+import { access, constants, mkdir, readdir, readFile, rm, stat, writeFile } from "node:fs/promises";
+import { dirname, join, resolve } from "node:path";
 import { isDeepStrictEqual } from "node:util";
 import { type TrainConfig, usedConfig } from "../config.js";
 import { SdpoError, show } from "../errors.js";
 import { exists } from "../models/formats/safetensors.js";
-import { writeJson } from "../models/formats/safetensors-write.js";
-import { type Checkpoint, findCheckpoint, removeLeftovers } from "./checkpoint.js";
+import { writeJson, writeText } from "../models/formats/safetensors-write.js";
+import {
+  type Checkpoint,
+  checkCheckpointSpace,
+  findCheckpoint,
+  MANIFEST,
+  removeLeftovers,
+} from "./checkpoint.js";
+
+/** A configuration whose run is kept. */
+export type RunConfig = TrainConfig & { output: string };
 
 const ROLLOUTS = "rollouts";
 export const METRICS = "metrics.jsonl";
 
-/** Keys that may differ when a run goes on: they change where, how long and what is reported, not the numbers. */
+/**
+ * Keys that may differ when a run goes on: they change where, how long and what is reported, not the numbers.
+ * (Another device rounds in its own way; that is asked for in so many words.)
+ */
 const FREE_ON_RESUME = new Set<string>([
   ...["model", "data", "output", "evaluationData", "evaluationTasks", "steps", "resume"],
-  ...["device", "microBatchTokens", "recompute", "generationBatch"],
+  ...["device", "recompute", "generationBatch"],
   ...["evaluateEvery", "evaluationRollouts", "evaluationTemperature", "evaluationTopP"],
   ...["checkpointEvery", "keepCheckpoints", "dumpRollouts", "tensorboard"],
 ]);
 
 /**
- * Refuses a run folder that is a file, or that is not empty when the run does not go on. Changes nothing.
+ * Refuses a run folder that cannot be made, is a checkpoint, or is not empty when the run does not go on.
+ * Changes nothing.
  * @throws ERR_SDPO_CONFIG
  */
 export async function checkRunFolder({ output, resume }: { output: string; resume: boolean }): Promise<void> {
   const info = await stat(output).catch(() => undefined);
-  if (info && !info.isDirectory()) throw folderError(`output: ${output} is not a folder; name another`);
-  if (info && !resume && (await readdir(output)).length > 0) {
+  if (!info) return checkPlace(output);
+  if (!info.isDirectory()) throw folderError(`output: ${output} is not a folder; name another`);
+  const names = await readdir(output);
+  if (resume && names.includes(MANIFEST)) {
+    throw folderError(`output: ${output} is a checkpoint; name the run folder that it lies in`);
+  }
+  if (!resume && names.length > 0) {
     throw folderError(
       `output: ${output} is not empty; name another folder, or set resume to go on with its run`,
     );
   }
 }
 
+/** Can a folder be made here? */
+async function checkPlace(output: string): Promise<void> {
+  let place = dirname(resolve(output));
+  while (!(await exists(place)) && dirname(place) !== place) place = dirname(place);
+  try {
+    if (!(await stat(place)).isDirectory()) throw new Error(`${place} is not a folder`);
+    await access(place, constants.W_OK);
+  } catch (error) {
+    throw folderError(`output: ${output} cannot be written: ${(error as Error).message}`, error);
+  }
+}
+
 /**
- * Makes the run folder `config.output` and writes its config.json, or opens it again where `config.resume` is set.
+ * Checks that the run of a configuration can start or go on: folder, room for its checkpoints, and the
+ * checkpoint to go on from. Changes nothing.
  * @param onWarning is told of broken checkpoints that are passed over
  * @returns the checkpoint to go on from, when resuming
- * @throws ERR_SDPO_CONFIG as {@link checkRunFolder}, ERR_SDPO_CHECKPOINT where there is nothing whole to resume from
+ * @throws ERR_SDPO_CONFIG as {@link checkRunFolder}, ERR_SDPO_FILE where the disk is too full, ERR_SDPO_CHECKPOINT
+ *   where there is nothing whole to resume from or it is of another run
  */
-export async function openRunFolder(
-  config: TrainConfig & { output: string },
+export async function checkRun(
+  config: RunConfig,
+  identity: RunIdentity,
+  checkpointBytes: number,
   onWarning?: (message: string) => void,
 ): Promise<Checkpoint | undefined> {
-  const { output, resume } = config;
+  const { output, resume, keepCheckpoints } = config;
   await checkRunFolder(config);
-  if (resume) {
-    const checkpoint = await findCheckpoint(output, onWarning);
-    if (checkpoint) return checkpoint;
+  await checkCheckpointSpace(output, checkpointBytes, keepCheckpoints);
+  if (!resume) return undefined;
+  const checkpoint = await findCheckpoint(output, onWarning);
+  if (!checkpoint) {
     const problem = `resume: ${output} holds no checkpoint; check the path, or leave out resume to start anew`;
     throw new SdpoError("ERR_SDPO_CHECKPOINT", problem);
   }
+  checkResume(checkpoint, identity);
+  return checkpoint;
+}
+
+/** Makes the run folder and writes its config.json. Throws ERR_SDPO_CONFIG. */
+export async function makeRunFolder(config: RunConfig): Promise<void> {
+  const { output } = config;
   try {
     await mkdir(join(output, ROLLOUTS), { recursive: true });
     await writeConfig(config);
   } catch (error) {
     throw folderError(`output: ${output} cannot be written: ${(error as Error).message}`, error);
   }
-  return undefined;
 }
 
-async function writeConfig(config: TrainConfig & { output: string }): Promise<void> {
+async function writeConfig(config: RunConfig): Promise<void> {
   await writeJson(join(config.output, "config.json"), { ...usedConfig(config), resume: undefined });
 }
 
@@ -87,7 +128,9 @@ export function checkResume(checkpoint: Checkpoint, now: RunIdentity): void {
   const old = before.config as Record<string, unknown> | undefined;
   if (typeof old !== "object" || old === null) refuse("its state has no configuration; start anew");
   const fixedSteps = now.config.schedule !== "constant";
-  for (const [key, value] of Object.entries(now.config)) {
+  // As the checkpoint has it: JSON knows no undefined and no negative zero.
+  const config = JSON.parse(JSON.stringify(now.config)) as Record<string, unknown>;
+  for (const [key, value] of Object.entries(config)) {
     if (FREE_ON_RESUME.has(key) && !(key === "steps" && fixedSteps)) continue;
     if (isDeepStrictEqual(old![key], value)) continue;
     refuse(`${key} was ${show(old![key])}, is ${show(value)}; set it back, or start anew in another folder`);
@@ -109,20 +152,27 @@ export function checkResume(checkpoint: Checkpoint, now: RunIdentity): void {
  * Takes back what a run wrote after `step` (metrics lines, rollouts, unfinished checkpoints) and writes the
  * configuration that it goes on with.
  */
-export async function rewindRunFolder(config: TrainConfig & { output: string }, step: number): Promise<void> {
+export async function rewindRunFolder(config: RunConfig, step: number): Promise<void> {
   const { output } = config;
-  await writeConfig(config);
-  await removeLeftovers(output);
-  const folder = join(output, ROLLOUTS);
+  try {
+    await writeConfig(config);
+    await removeLeftovers(output);
+    await rewindRollouts(join(output, ROLLOUTS), step);
+    const file = join(output, METRICS);
+    if (!(await exists(file))) return;
+    const kept = (await readFile(file, "utf8")).split("\n").filter((line) => stepOf(line) <= step);
+    await writeText(file, kept.map((line) => `${line}\n`).join(""));
+  } catch (error) {
+    throw folderError(`output: ${output} cannot be written: ${(error as Error).message}`, error);
+  }
+}
+
+async function rewindRollouts(folder: string, step: number): Promise<void> {
   await mkdir(folder, { recursive: true });
   for (const name of await readdir(folder)) {
     const at = /^step-(\d+)\.jsonl$/.exec(name);
     if (at && Number(at[1]) > step) await rm(join(folder, name));
   }
-  const file = join(output, METRICS);
-  if (!(await exists(file))) return;
-  const kept = (await readFile(file, "utf8")).split("\n").filter((line) => stepOf(line) <= step);
-  await writeFile(file, kept.map((line) => `${line}\n`).join(""), { flush: true });
 }
 
 /** The step of a metrics line; infinite where the line is blank or was cut short. */

@@ -9,6 +9,7 @@ import type { TensorToWrite } from "../models/formats/safetensors-write.js";
 import type { Model } from "../models/model.js";
 import { asSdpoError } from "../native/load.js";
 import type { PromptedTask } from "../rollouts/types.js";
+import type { Tokenizer } from "../text/tokenizer.js";
 import { type Checkpoint, writeCheckpoint } from "./checkpoint.js";
 import type { RunIdentity } from "./run-folder.js";
 import type { TrainState } from "./step.js";
@@ -22,13 +23,12 @@ function rememberedSlots({ config, model, optimizer }: TrainState): string[] {
 }
 
 function tensorsOf(model: Model, slot: string): TensorToWrite[] {
+  using flat = model.flat(slot);
+  const dtype = flat.dtype === "bf16" ? "BF16" : "F32";
   return model.parameters.map(({ name, shape }) => {
-    const view = model.parameter(slot, name);
-    const dtype = view.dtype === "bf16" ? "BF16" : "F32";
     const data = async () => {
-      const bytes = new Uint8Array(await view.readBytes());
-      view.dispose();
-      return bytes;
+      using view = model.parameter(slot, name);
+      return new Uint8Array(await view.readBytes());
     };
     return { name, dtype, shape, data };
   });
@@ -57,8 +57,12 @@ export function hashTasks(tasks: readonly PromptedTask[]): string {
 }
 
 /** What a checkpoint must agree with to be resumed. */
-export function identityOf(config: TrainConfig, model: Model, tasks: readonly PromptedTask[]): RunIdentity {
-  return { config, tokenizerHash: model.tokenizer.hash, dataHash: hashTasks(tasks) };
+export function identityOf(
+  config: TrainConfig,
+  tokenizer: Tokenizer,
+  tasks: readonly PromptedTask[],
+): RunIdentity {
+  return { config, tokenizerHash: tokenizer.hash, dataHash: hashTasks(tasks) };
 }
 
 /** Bytes of one checkpoint. */

@@ -5,14 +5,13 @@ import { SdpoError, show } from "../errors.js";
 import { Model } from "../models/model.js";
 import { type Device, openDevice } from "../native/device.js";
 import type { PromptedTask } from "../rollouts/types.js";
-import { checkFreeSpace } from "./checkpoint.js";
 import { loadTasks, TaskOrder } from "./data.js";
 import { rolloutDump } from "./dump.js";
 import { evaluate, evaluationMetrics } from "./evaluate.js";
 import type { Metrics } from "./metrics.js";
 import { MetricsLog } from "./metrics-log.js";
 import { copySlot, Optimizer } from "./optimizer.js";
-import { checkResume, dumpRollouts, openRunFolder, rewindRunFolder } from "./run-folder.js";
+import { checkRun, dumpRollouts, makeRunFolder, rewindRunFolder } from "./run-folder.js";
 import { checkpointBytes, identityOf, restoreState, saveState } from "./state.js";
 import { NumericsError, type StepOutcome, type TokenWeights, type TrainState, trainStep } from "./step.js";
 import { extraSlots } from "./update.js";
@@ -180,7 +179,7 @@ export class Trainer {
   async checkpoint(): Promise<string | undefined> {
     const { output, keepCheckpoints } = this.config;
     if (output === null) return undefined;
-    const identity = identityOf(this.config, this.model, this.#loaded.tasks);
+    const identity = identityOf(this.config, this.model.tokenizer, this.#loaded.tasks);
     return saveState(this.#state, identity, { output, keepCheckpoints });
   }
 
@@ -292,13 +291,14 @@ async function openRun(
   const { output } = state.config;
   if (output === null) return undefined;
   const config = { ...state.config, output };
-  await checkFreeSpace(output, checkpointBytes(state) * (config.keepCheckpoints + 1));
-  const checkpoint = await openRunFolder(config, hooks.log);
+  const identity = identityOf(config, state.model.tokenizer, tasks);
+  const checkpoint = await checkRun(config, identity, checkpointBytes(state), hooks.log);
   if (checkpoint) {
-    checkResume(checkpoint, identityOf(config, state.model, tasks));
     await restoreState(state, checkpoint);
     await rewindRunFolder(config, checkpoint.step);
     hooks.log?.(`resumed from ${checkpoint.folder}, after step ${checkpoint.step}`);
+  } else {
+    await makeRunFolder(config);
   }
   const { tensorboard } = config;
   return MetricsLog.open(output, { tensorboard, ...(checkpoint && { resumeStep: checkpoint.step }) });

@@ -22,7 +22,15 @@ import {
   removeLeftovers,
   writeCheckpoint,
 } from "../../lib/trainer/checkpoint.js";
-import { checkResume, dumpRollouts, openRunFolder, rewindRunFolder } from "../../lib/trainer/run-folder.js";
+import {
+  checkResume,
+  checkRun,
+  checkRunFolder,
+  dumpRollouts,
+  makeRunFolder,
+  type RunConfig,
+  rewindRunFolder,
+} from "../../lib/trainer/run-folder.js";
 
 let run = "";
 beforeEach(() => {
@@ -196,44 +204,53 @@ describe.each(broken)("a checkpoint with %s", (_, spoil, message) => {
 
 const base = { model: "m", data: "d", environment: "mcq" };
 const configOf = (input: object = {}) =>
-  resolveConfig({ ...base, output: join(run, "out"), ...input }) as ReturnType<typeof resolveConfig> & {
-    output: string;
-  };
+  resolveConfig({ ...base, output: join(run, "out"), ...input }) as RunConfig;
 
 describe("a run folder", () => {
   test("is made with its configuration and refused when it is not empty", async () => {
     const config = configOf({ alpha: 1 });
-    expect(await openRunFolder(config)).toBeUndefined();
+    await checkRunFolder(config);
+    expect(existsSync(config.output)).toBe(false);
+    await makeRunFolder(config);
     const written = JSON.parse(readFileSync(join(config.output, "config.json"), "utf8"));
     expect(written.alpha).toBe(1);
     expect(resolveConfig(written)).toEqual(config);
-    await expect(openRunFolder(config)).rejects.toMatchObject({
+    await expect(checkRunFolder(config)).rejects.toMatchObject({
       code: "ERR_SDPO_CONFIG",
       message: expect.stringMatching(/is not empty; name another folder, or set resume/),
     });
   });
 
-  test("cannot be a file, or lie in one", async () => {
+  test("cannot be a file, lie in one, or be a checkpoint", async () => {
     writeFileSync(join(run, "out"), "");
-    await expect(openRunFolder(configOf())).rejects.toThrow(/out is not a folder/);
-    await expect(openRunFolder(configOf({ output: join(run, "out", "x") }))).rejects.toThrow(
-      /cannot be written/,
-    );
+    await expect(checkRunFolder(configOf())).rejects.toThrow(/out is not a folder/);
+    const inFile = configOf({ output: join(run, "out", "x", "y") });
+    await expect(checkRunFolder(inFile)).rejects.toThrow(/cannot be written: .*out is not a folder/);
+    await expect(makeRunFolder(inFile)).rejects.toMatchObject({ code: "ERR_SDPO_CONFIG" });
+    await write(4);
+    const resumed = configOf({ output: at(4), resume: true });
+    await expect(checkRunFolder(resumed)).rejects.toThrow(/is a checkpoint; name the run folder/);
   });
 
-  test("is opened again only where there is a checkpoint", async () => {
+  test("is opened again only where there is a checkpoint of this run", async () => {
     const config = configOf({ resume: true });
-    await expect(openRunFolder(config)).rejects.toMatchObject({
+    const identity = { config, tokenizerHash: "t", dataHash: "d" };
+    const check = () => checkRun(config, identity, 1000);
+    await expect(check()).rejects.toMatchObject({
       code: "ERR_SDPO_CHECKPOINT",
       message: expect.stringMatching(/resume: .* holds no checkpoint/),
     });
-    await writeCheckpoint(config.output, 4, { tensors: {}, state: {} }, 1);
-    expect((await openRunFolder(config))!.step).toBe(4);
+    const state = (dataHash: string) => ({ ...JSON.parse(JSON.stringify(identity)), dataHash });
+    await writeCheckpoint(config.output, 4, { tensors: {}, state: state("d") }, 1);
+    expect((await check())!.step).toBe(4);
+    await writeCheckpoint(config.output, 5, { tensors: {}, state: state("e") }, 1);
+    await expect(check()).rejects.toThrow(/other training tasks/);
+    expect(await checkRun(configOf({ output: join(run, "new") }), identity, 1000)).toBeUndefined();
   });
 
   test("takes back what was written after the step", async () => {
     const config = configOf();
-    await openRunFolder(config);
+    await makeRunFolder(config);
     const metrics = join(config.output, "metrics.jsonl");
     writeFileSync(metrics, '{"step":1}\n{"step":2}\n{"step":3}\n{"step":');
     for (const step of [1, 2, 3, 10]) await dumpRollouts(config.output, step, [{ step }, { x: null }]);
@@ -259,14 +276,23 @@ describe("a run goes on", () => {
   };
 
   test("with what does not change its numbers", async () => {
-    const checkpoint = await checkpointOf({ environmentOptions: { a: 1, b: [2] } });
+    const checkpoint = await checkpointOf({ environmentOptions: { a: 1, b: [2], c: undefined, d: -0 } });
     const changes = { steps: 500, checkpointEvery: 1, resume: true, data: "elsewhere", tensorboard: true };
-    checkResume(checkpoint, identity({ environmentOptions: { b: [2], a: 1 }, ...changes }));
+    checkResume(
+      checkpoint,
+      identity({ environmentOptions: { d: -0, b: [2], a: 1, c: undefined }, ...changes }),
+    );
   });
 
   const refused: [name: string, before: object, now: object, message: RegExp][] = [
     ["another key", {}, { alpha: 0.7 }, /alpha was 0.5, is 0.7; set it back/],
     ["another seed", {}, { seed: 1 }, /seed was 0, is 1/],
+    [
+      "another packing, which rounds differently",
+      {},
+      { microBatchTokens: 4096 },
+      /microBatchTokens was 16384/,
+    ],
     [
       "other options",
       { environmentOptions: { a: 1 } },

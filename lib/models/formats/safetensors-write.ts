@@ -103,7 +103,12 @@ export async function writeSafetensors(
 
 /** Writes a JSON file, synced and renamed into place. */
 export async function writeJson(file: string, value: unknown): Promise<void> {
-  const bytes = Buffer.from(`${JSON.stringify(value, null, 2)}\n`);
+  await writeText(file, `${JSON.stringify(value, null, 2)}\n`);
+}
+
+/** Writes a text file, synced and renamed into place. Throws ERR_SDPO_FILE. */
+export async function writeText(file: string, text: string): Promise<void> {
+  const bytes = Buffer.from(text);
   await writeFileSynced(
     file,
     (async function* () {
