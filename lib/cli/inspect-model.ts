@@ -1,9 +1,8 @@
-import { join } from "node:path";
 import type { TensorSource } from "../models/formats/files.js";
-import { readGgufMetadata } from "../models/formats/gguf.js";
 import { readModel } from "../models/formats/model-files.js";
-import { exists, readSafetensors } from "../models/formats/safetensors.js";
-import { Tokenizer } from "../text/tokenizer.js";
+import { readSafetensors } from "../models/formats/safetensors.js";
+import { loadTokenizer } from "../models/model.js";
+import type { Tokenizer } from "../text/tokenizer.js";
 import type { Report } from "./inspect.js";
 import { bytes } from "./io.js";
 
@@ -50,15 +49,12 @@ export async function inspectModel(path: string): Promise<Report> {
 }
 
 async function inspectTokenizer(path: string): Promise<Record<string, unknown>> {
-  const isGguf = path.endsWith(".gguf");
-  if (!isGguf && !(await exists(join(path, "tokenizer.json")))) return { tokenizer: "none" };
   try {
-    const tokenizer = isGguf
-      ? Tokenizer.fromGguf(await readGgufMetadata(path), path)
-      : await Tokenizer.load(path);
+    const tokenizer = await loadTokenizer(path);
+    if (tokenizer === undefined) return { tokenizer: "none" };
     const stops = tokenizer.eosTokenIds.map((id) => `${id} ${tokenizer.idToToken(id)}`);
     return {
-      tokenizer: `byte-level BPE, ${tokenizer.vocabularySize} tokens, ends at ${stops.join(", ") || "nothing"}`,
+      tokenizer: `${tokenizer.vocabularySize} tokens, ends at ${stops.join(", ") || "nothing"}`,
       "tokenizer hash": tokenizer.hash,
       "chat template": renderTemplate(tokenizer),
     };

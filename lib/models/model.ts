@@ -44,7 +44,7 @@ export class Model {
   readonly config: ModelConfig;
   /** Where the model was loaded from. */
   readonly path: string;
-  /** Where its tokenizer files lie: a folder, or the GGUF file; "" where it has none. */
+  /** Where a loaded model's tokenizer files lie: a folder, or the GGUF file; "" for one that was created. */
   readonly tokenizerPath: string;
   /** The dtype of the weights on the device. */
   readonly dtype: DType;
@@ -88,12 +88,7 @@ export class Model {
     if (typeof path !== "string" || path === "") {
       throw new SdpoError("ERR_SDPO_ARGUMENT", `path: expected a model's folder or file, got ${show(path)}`);
     }
-    if (!(options?.device instanceof Device)) {
-      throw new SdpoError(
-        "ERR_SDPO_ARGUMENT",
-        `device: expected what openDevice gives, got ${show(options?.device)}`,
-      );
-    }
+    checkDevice(options);
     const { config, parameters, tokenizerPath } = await readModel(path);
     const stored = [...parameters.values()].every((source) => source.dtype === "BF16") ? "bf16" : "f32";
     const tokenizer = await loadTokenizer(tokenizerPath);
@@ -108,17 +103,23 @@ export class Model {
     return model;
   }
 
-  /** A model of this configuration with all weights 0, to be filled with `write`. */
+  /** A model of this configuration with all weights 0, to be filled through {@link Model.parameter}; `save` writes its tokenizer. */
   static create(
     config: ModelConfig,
     options: { device: Device; dtype?: "f32" | "bf16"; tokenizer?: Tokenizer },
   ): Model {
+    checkDevice(options);
+    const { tokenizer } = options;
+    if (tokenizer !== undefined && !(tokenizer instanceof Tokenizer)) {
+      const problem = `tokenizer: expected a Tokenizer, got ${show(tokenizer)}`;
+      throw new SdpoError("ERR_SDPO_ARGUMENT", problem);
+    }
     return new Model(
       options.device,
       config,
       { path: "", tokenizerPath: "" },
       options.dtype ?? "f32",
-      options.tokenizer,
+      tokenizer,
     );
   }
 
@@ -137,7 +138,7 @@ export class Model {
     if (this.#tokenizer) return this.#tokenizer;
     throw new SdpoError(
       "ERR_SDPO_TEXT",
-      `${this.path || "this model"} has no tokenizer: token ids can be used, text cannot; put tokenizer.json into the folder`,
+      `${this.path || "this model"} has no tokenizer: token ids can be used, text cannot; put tokenizer.json into its folder`,
     );
   }
 
@@ -377,8 +378,17 @@ export function checkTokenIds(ids: ArrayLike<number>, vocabSize: number, what: s
   return Int32Array.from(ids);
 }
 
-/** The tokenizer of a folder or GGUF file; undefined where a folder has none. */
-async function loadTokenizer(path: string): Promise<Tokenizer | undefined> {
-  if (path.endsWith(".gguf")) return Tokenizer.fromGguf(await readGgufMetadata(path), path);
+function checkDevice(options: { device: Device }): void {
+  if (options?.device instanceof Device) return;
+  const problem = `device: expected what openDevice gives, got ${show(options?.device)}`;
+  throw new SdpoError("ERR_SDPO_ARGUMENT", problem);
+}
+
+/** The tokenizer of a folder or GGUF file; undefined where there is none. */
+export async function loadTokenizer(path: string): Promise<Tokenizer | undefined> {
+  if (path.endsWith(".gguf")) {
+    const metadata = await readGgufMetadata(path);
+    return metadata["tokenizer.ggml.model"] === undefined ? undefined : Tokenizer.fromGguf(metadata, path);
+  }
   return (await exists(join(path, "tokenizer.json"))) ? Tokenizer.load(path) : undefined;
 }

@@ -1,5 +1,5 @@
 /**
- * A GGUF file's tokenizer as the files of a model folder. The file names its splitting (`tokenizer.ggml.pre`) instead of
+ * A GGUF file's tokenizer as the files of a model folder, complete enough for transformers to load. The file names its splitting (`tokenizer.ggml.pre`) instead of
  * giving it; the names and what they mean are llama.cpp's.
  */
 import { asArray, asIndex, asString, type Json, malformed, unsupported } from "./json.js";
@@ -42,6 +42,8 @@ const PRE_KINDS: Readonly<Record<string, PreKind>> = {
   default: { patterns: [String.raw`[\p{P}$+<=>^~|]+`, GPT2_SPLIT, String.raw`\p{N}+`, "[0-9]{3}"] },
 };
 
+const BYTE_LEVEL = { type: "ByteLevel", add_prefix_space: false, trim_offsets: true, use_regex: false };
+const PLAIN_TOKEN = { single_word: false, lstrip: false, rstrip: false, normalized: false };
 const CONTROL = 3;
 const USER_DEFINED = 4;
 
@@ -71,21 +73,26 @@ export function filesFromGguf(metadata: Json, file: string): TokenizerFiles {
   const chatTemplate = metadata["tokenizer.chat_template"];
   return {
     tokenizerJson: {
+      version: "1.0",
+      truncation: null,
+      padding: null,
       added_tokens: addedTokens(metadata["tokenizer.ggml.token_type"], tokens, file),
       normalizer: pre.nfc ? { type: "NFC" } : null,
       pre_tokenizer: {
         type: "Sequence",
-        pretokenizers: [...pre.patterns.map(isolated), { type: "ByteLevel", use_regex: false }],
+        pretokenizers: [...pre.patterns.map(isolated), BYTE_LEVEL],
       },
       post_processor: addBos ? bosProcessor(bos, tokens.indexOf(bos)) : null,
+      decoder: BYTE_LEVEL,
       model: {
         type: "BPE",
-        ignore_merges: pre.ignoreMerges,
+        ignore_merges: pre.ignoreMerges ?? false,
         vocab,
         merges: asArray(file, "tokenizer.ggml.merges", metadata["tokenizer.ggml.merges"]),
       },
     },
     tokenizerConfig: {
+      tokenizer_class: "PreTrainedTokenizerFast",
       bos_token: bos,
       eos_token: special("eos"),
       unk_token: special("unknown"),
@@ -102,10 +109,15 @@ function isolated(regex: string) {
 }
 
 function bosProcessor(bos: string, id: number) {
+  const text = (name: string, type_id: number) => [
+    { SpecialToken: { id: bos, type_id } },
+    { Sequence: { id: name, type_id } },
+  ];
   return {
     type: "TemplateProcessing",
-    single: [{ SpecialToken: { id: bos } }, { Sequence: { id: "A" } }],
-    special_tokens: { [bos]: { ids: [id] } },
+    single: text("A", 0),
+    pair: [...text("A", 0), ...text("B", 1)],
+    special_tokens: { [bos]: { id: bos, ids: [id], tokens: [bos] } },
   };
 }
 
@@ -127,7 +139,7 @@ function addedTokens(value: unknown, tokens: readonly string[], file: string) {
   }
   return tokens.flatMap((content, id) =>
     list[id] === CONTROL || list[id] === USER_DEFINED
-      ? [{ id, content, special: list[id] === CONTROL, normalized: false }]
+      ? [{ id, content, special: list[id] === CONTROL, ...PLAIN_TOKEN }]
       : [],
   );
 }

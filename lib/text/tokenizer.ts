@@ -1,7 +1,7 @@
 /** The public face of text: ids from text and conversations, text from ids. */
 import { createHash } from "node:crypto";
 import { stat } from "node:fs/promises";
-import { dirname, join } from "node:path";
+import { basename, dirname, join } from "node:path";
 import { SdpoError, show } from "../errors.js";
 import { tokenBytes } from "./bpe.js";
 import { decoderTokens, generationStops, namedTokens, templateSources, withSpecialTokens } from "./config.js";
@@ -37,6 +37,8 @@ export class Tokenizer {
   readonly eosTokenIds: readonly number[];
   readonly bosTokenId: number | undefined;
   readonly padTokenId: number | undefined;
+  /** @internal What it was made from: the folder of its files, or their contents. */
+  readonly origin: string | TokenizerFiles;
   readonly #spec: TokenizerSpec;
   readonly #encoder: Encoder;
   readonly #ids: ReadonlyMap<string, number>;
@@ -45,7 +47,8 @@ export class Tokenizer {
   readonly #templates: ReadonlyMap<string, ChatTemplate>;
   readonly #identity: string;
 
-  private constructor(files: TokenizerFiles, folder: string) {
+  private constructor(files: TokenizerFiles, folder: string, origin: string | TokenizerFiles = files) {
+    this.origin = origin;
     const at = (name: string) => join(folder, name);
     const configFile = at("tokenizer_config.json");
     const config = asObject(configFile, "the file", files.tokenizerConfig ?? {});
@@ -90,14 +93,16 @@ export class Tokenizer {
     );
     const folder = isFolder ? path : dirname(path);
     const at = (name: string) => join(folder, name);
-    const tokenizerJson = await readJson(isFolder ? at("tokenizer.json") : path, MAX_FILE_BYTES);
+    const file = isFolder ? at("tokenizer.json") : path;
+    const tokenizerJson = await readJson(file, MAX_FILE_BYTES);
     const tokenizerConfig = await readJson(at("tokenizer_config.json"), MAX_FILE_BYTES, true);
     const chatTemplate = await readText(at("chat_template.jinja"), MAX_FILE_BYTES, true);
     const generationConfig = await readJson(at("generation_config.json"), MAX_FILE_BYTES, true);
-    return new Tokenizer({ tokenizerJson, tokenizerConfig, chatTemplate, generationConfig }, folder);
+    const files = { tokenizerJson, tokenizerConfig, chatTemplate, generationConfig };
+    return new Tokenizer(files, folder, basename(file) === "tokenizer.json" ? folder : files);
   }
 
-  /** From the files' parsed contents. `folder` only names them in errors. Throws as {@link Tokenizer.load}. */
+  /** From the files' parsed contents, not to be changed later. `folder` only names them in errors. Throws as {@link Tokenizer.load}. */
   static fromFiles(files: TokenizerFiles, folder = ""): Tokenizer {
     asObject(folder === "" ? "Tokenizer.fromFiles" : folder, "files", files);
     return new Tokenizer(files, folder);

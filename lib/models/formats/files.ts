@@ -28,9 +28,24 @@ export function fileError(file: string, problem: string, cause?: unknown): SdpoE
   return new SdpoError("ERR_SDPO_FILE", `${file}: ${problem}`, cause === undefined ? undefined : { cause });
 }
 
-function systemError(file: string, error: unknown): SdpoError {
+const REMEDIES: Readonly<Record<string, string>> = {
+  ENOENT: "check the path",
+  ENOTDIR: "a part of the path is a file; check the path",
+  EISDIR: "a folder has this name; move it away",
+  EACCES: "check who owns it and its permissions",
+  EPERM: "check who owns it and its permissions",
+  EROFS: "the file system is read-only; name another folder",
+  ENOSPC: "the disk is full; free space or name another folder",
+  EDQUOT: "the quota is used up; free space or name another folder",
+  EMFILE: "raise the limit of open files (ulimit -n)",
+};
+
+/** What the system said when a file was to be read, written, ..., with what can be done; an SdpoError stays as it is. */
+export function systemError(file: string, problem: string, error: unknown): SdpoError {
   if (error instanceof SdpoError) return error;
-  return fileError(file, `cannot be read: ${error instanceof Error ? error.message : error}`, error);
+  const { code = "", message = String(error) } = error as NodeJS.ErrnoException;
+  const remedy = Object.hasOwn(REMEDIES, code) ? `; ${REMEDIES[code]}` : "";
+  return fileError(file, `${problem}: ${message}${remedy}`, error);
 }
 
 /** Opens a regular file, runs `use` with its handle and size in bytes, and closes it. Throws ERR_SDPO_FILE. */
@@ -48,7 +63,7 @@ export async function withFile<T>(
       await handle.close();
     }
   } catch (error) {
-    throw systemError(file, error);
+    throw systemError(file, "cannot be read", error);
   }
 }
 

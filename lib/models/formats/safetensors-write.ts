@@ -1,7 +1,7 @@
 import { type FileHandle, open, readdir, rename, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { SdpoError, show } from "../../errors.js";
-import { fileError } from "./files.js";
+import { systemError } from "./files.js";
 import { byteCount, SAFETENSORS_BYTES } from "./safetensors.js";
 
 /** A tensor to be written. `data` may be a function, called once when its turn comes, so that one is held at a time. */
@@ -70,9 +70,8 @@ async function writeFileSynced(file: string, chunks: AsyncIterable<Uint8Array>):
     }
     await rename(temporary, file);
   } catch (error) {
-    await rm(temporary, { force: true });
-    if (error instanceof SdpoError) throw error;
-    throw fileError(file, `cannot be written: ${error instanceof Error ? error.message : error}`, error);
+    await rm(temporary, { force: true }).catch(() => undefined);
+    throw systemError(file, "cannot be written", error);
   }
 }
 
@@ -101,20 +100,24 @@ export async function writeSafetensors(
   await writeFileSynced(file, content(file, checkTensors(file, tensors), metadata));
 }
 
-/** Writes a JSON file, synced and renamed into place. */
-export async function writeJson(file: string, value: unknown): Promise<void> {
-  await writeText(file, `${JSON.stringify(value, null, 2)}\n`);
-}
-
-/** Writes a text file, synced and renamed into place. Throws ERR_SDPO_FILE. */
-export async function writeText(file: string, text: string): Promise<void> {
-  const bytes = Buffer.from(text);
+/** Writes a file, synced and renamed into place. Throws ERR_SDPO_FILE. */
+export async function writeBytes(file: string, bytes: Uint8Array): Promise<void> {
   await writeFileSynced(
     file,
     (async function* () {
       yield bytes;
     })(),
   );
+}
+
+/** Writes a text file as {@link writeBytes} does. */
+export async function writeText(file: string, text: string): Promise<void> {
+  await writeBytes(file, Buffer.from(text));
+}
+
+/** Writes a JSON file as {@link writeBytes} does. */
+export async function writeJson(file: string, value: unknown): Promise<void> {
+  await writeText(file, `${JSON.stringify(value, null, 2)}\n`);
 }
 
 /**
@@ -155,7 +158,16 @@ export async function writeSafetensorsFolder(
     });
     kept.add(index);
   }
+  await removeWeights(folder, kept);
+}
+
+/** Removes the weight files of an earlier save but those that are kept. */
+async function removeWeights(folder: string, kept: ReadonlySet<string>): Promise<void> {
   const ours = /^model(-\d{5}-of-\d{5})?\.safetensors(\.index\.json)?$/;
-  for (const name of await readdir(folder))
-    if (ours.test(name) && !kept.has(name)) await rm(join(folder, name));
+  try {
+    for (const name of await readdir(folder))
+      if (ours.test(name) && !kept.has(name)) await rm(join(folder, name));
+  } catch (error) {
+    throw systemError(folder, "an earlier model's weights cannot be removed", error);
+  }
 }
