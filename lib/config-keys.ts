@@ -73,10 +73,11 @@ const batchEntries = {
   topK: key(integer(0, 2 ** 31 - 1), 0, "rollouts: keep this many tokens; 0: all"),
   minP: key(number(0, 1), 0, "rollouts: keep tokens with this share of the best one's probability"),
   generationBatch: key(integer(1, 65536), 64, "rollouts generated at the same time; changes no result"),
+  successThreshold: key(number(0, 1), 1, "the reward from which a rollout is a success"),
   rolloutWeightClip: key(
     orNull(positive(1e9)),
     2,
-    "cap of the trainer's over the sampler's probability, for samplers of another engine; the built-in one needs none",
+    "cap of the weights p_trainer / p_sampler of tokens, with bf16 weights (f32 needs none); null: no such weights",
   ),
   aggregation: key(
     choice("token-mean", "seq-mean-token-sum", "seq-mean-token-mean", "seq-mean-token-sum-norm"),
@@ -119,7 +120,6 @@ const distillationEntries = {
 
 const teacherPromptEntries = {
   maxRepromptTokens: key(integer(1, TOKENS), 10240, "of the teacher's prompt; feedback is shortened first"),
-  successThreshold: key(number(0, 1), 1, "the reward from which a rollout is a success"),
   environmentFeedback: key(boolean, true, "show the teacher the environment's feedback"),
   feedbackOnlyWithoutSolution: key(boolean, true, "show feedback only where there is no demonstration"),
   demonstrateOwnSuccess: key(boolean, false, "may a success be its own demonstration?"),
@@ -197,8 +197,10 @@ const evaluationKeys = Object.keys(reportEntries).filter((name) => /^evaluation/
 /** Under what condition keys are used, the first that fails being the reason why one is not. */
 export const conditions: { keys: readonly string[]; when: string; holds(config: TrainConfig): boolean }[] = [
   { keys: ["lambda"], when: 'algorithm is "blend"', holds: (c) => c.algorithm === "blend" },
+  { keys: ["normalizer"], when: 'algorithm is "sdpo"', holds: (c) => c.algorithm === "sdpo" },
   { keys: distillationKeys, when: 'algorithm is "sdpo" or "blend"', holds: (c) => c.algorithm !== "grpo" },
   { keys: policyKeys, when: 'algorithm is "grpo" or "blend"', holds: (c) => c.algorithm !== "sdpo" },
+  { keys: ["rolloutWeightClip"], when: 'dtype is not "f32"', holds: (c) => c.dtype !== "f32" },
   { keys: ["klKind"], when: "klCoefficient is above 0", holds: (c) => c.klCoefficient > 0 },
   {
     keys: ["distillationTopK", "tail"],

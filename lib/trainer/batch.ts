@@ -36,6 +36,8 @@ export interface PackedSample {
 export interface PlannedSample extends PackedSample {
   targets: Int32Array;
   sampledLogprobs: Float32Array;
+  /** The trainer's own when the generation batch began; undefined where the sampled ones serve. */
+  oldLogprobs?: Float32Array | undefined;
   weights: Float32Array;
   advantage: number;
   /** Factors of the token losses in the mini-batch's loss; undefined where that loss is not wanted. */

@@ -6,12 +6,14 @@ import { groupAdvantages } from "../losses/group-advantages.js";
 import type { Model } from "../models/model.js";
 import { type Collected, collectRollouts } from "../rollouts/collect.js";
 import type { PromptedTask, RolloutGroup } from "../rollouts/types.js";
-import { planBatch, type Sample } from "./batch.js";
+import { type PlannedSample, planBatch, type Sample } from "./batch.js";
 import type { TaskOrder } from "./data.js";
 import { fraction, type Metrics, mean, RowStatistics, rolloutMetrics, rowMetrics } from "./metrics.js";
+import { samplerDiffers, scoreOldLogprobs } from "./old-logprobs.js";
 import { learningRateAt, type Optimizer } from "./optimizer.js";
+import { type Gradient, type GradientOptions, noTokens, type PassCount } from "./part.js";
 import { type TeacherPrompt, teacherPrompts } from "./teacher.js";
-import { type Gradient, miniBatchGradient } from "./update.js";
+import { miniBatchGradient } from "./update.js";
 
 /** A factor of each completion token's loss, one float a token of rollout `index` of the group. */
 export type TokenWeights = (group: RolloutGroup, index: number) => Float32Array | undefined;
@@ -94,37 +96,43 @@ function samplesOf(
   );
 }
 
-/** The groups of each mini-batch. */
-function miniBatches<T>(groups: readonly T[], size: number | null): T[][] {
-  const each = size ?? groups.length;
-  return Array.from({ length: Math.ceil(groups.length / each) }, (_, i) =>
-    groups.slice(i * each, (i + 1) * each),
-  );
+/** Samples of an update, and those of them that there is something to learn from. */
+interface MiniBatch {
+  samples: readonly Sample[];
+  planned: PlannedSample[];
+}
+
+function miniBatches(groups: readonly Sample[][], config: TrainConfig): MiniBatch[] {
+  const each = config.miniBatchTasks ?? groups.length;
+  return Array.from({ length: Math.ceil(groups.length / each) }, (_, i) => {
+    const samples = groups.slice(i * each, (i + 1) * each).flat();
+    return { samples, planned: planBatch(samples, config) };
+  });
+}
+
+function addTokens(total: PassCount, pass: PassCount): void {
+  for (const key of ["computed", "withoutSharing", "seconds"] as const) total[key] += pass[key];
 }
 
 function addGradient(updates: Updates, gradient: Gradient, isFirst: boolean): void {
   // Only the first update sees the weights that sampled.
   updates.rows.merge(gradient.rows, isFirst ? [] : ["samplerGap"]);
-  for (const side of ["score", "train"] as const)
-    for (const key of ["computed", "withoutSharing", "seconds"] as const)
-      updates.passes[side][key] += gradient[side][key];
+  for (const side of ["score", "train"] as const) addTokens(updates.passes[side], gradient[side]);
 }
 
 /** One update from a mini-batch; `updates` is told what came of it. */
 async function takeUpdate(
   state: TrainState,
-  samples: readonly Sample[],
+  { samples, planned }: MiniBatch,
   updates: Updates,
-  options: { single: boolean; learningRate: number; signal: AbortSignal | undefined },
+  options: GradientOptions & { learningRate: number },
 ): Promise<void> {
   const { config, model, optimizer } = state;
-  const { single, learningRate, signal } = options;
-  const planned = planBatch(samples, config);
   if (planned.length === 0) {
     updates.empty++;
     return;
   }
-  const gradient = await miniBatchGradient(model, planned, config, { importance: !single, signal });
+  const gradient = await miniBatchGradient(model, planned, config, options);
   const start = performance.now();
   const norm = await optimizer.gradientNorm();
   if (!Number.isFinite(gradient.loss) || !Number.isFinite(norm)) {
@@ -140,8 +148,8 @@ async function takeUpdate(
   updates.losses.push(gradient.loss);
   updates.norms.push(norm);
   const distils = config.algorithm !== "grpo";
-  const fused = single && distils && config.teacher === "ema" ? config.teacherRate : undefined;
-  await optimizer.update(learningRate, norm, fused);
+  const fused = !options.importance && distils && config.teacher === "ema" ? config.teacherRate : undefined;
+  await optimizer.update(options.learningRate, norm, fused);
   updates.seconds += (performance.now() - start) / 1000;
   updates.taken++;
 }
@@ -151,21 +159,25 @@ async function takeUpdates(
   samples: readonly Sample[][],
   signal: AbortSignal | undefined,
 ): Promise<Updates> {
-  const { config, optimizer } = state;
-  const none = () => ({ computed: 0, withoutSharing: 0, seconds: 0 });
-  const passes = { score: none(), train: none() };
+  const { config, model, optimizer } = state;
+  const passes = { score: noTokens(), train: noTokens() };
   const rows = new RowStatistics();
   const counts = { seconds: 0, taken: 0, skipped: 0, empty: 0 };
   const updates: Updates = { losses: [], norms: [], rows, passes, ...counts };
-  const batches = miniBatches(samples, config.miniBatchTasks);
+  const batches = miniBatches(samples, config);
   const total = batches.length * config.epochs;
   const learningRate = learningRateAt(config, state.step + 1);
-  const options = { single: total === 1, learningRate, signal };
+  const importance = total > 1;
+  const options = { importance, samplerDiffers: samplerDiffers(model), learningRate, signal };
+  if (importance && options.samplerDiffers) {
+    for (const { planned } of batches)
+      addTokens(passes.score, await scoreOldLogprobs(model, planned, config, options));
+  }
   for (let i = 0; i < total; i++) {
-    await takeUpdate(state, batches[i % batches.length]!.flat(), updates, options);
+    await takeUpdate(state, batches[i % batches.length]!, updates, options);
     state.onPhase?.("update", i + 1, total);
   }
-  const follows = config.algorithm !== "grpo" && config.teacher === "ema" && !options.single;
+  const follows = config.algorithm !== "grpo" && config.teacher === "ema" && importance;
   if (follows && updates.taken > 0) await optimizer.updateTeacher(config.teacherRate);
   return updates;
 }

@@ -5,54 +5,20 @@
  */
 import type { TrainConfig } from "../config.js";
 import type { Model } from "../models/model.js";
-import { type PackedSequences, packSequences } from "../models/packing.js";
+import { packSequences } from "../models/packing.js";
 import { run } from "../native/run.js";
-import { Tensor } from "../native/tensor.js";
+import type { Tensor } from "../native/tensor.js";
 import { microBatches, type PlannedSample, predictingRows } from "./batch.js";
 import { RowStatistics } from "./metrics.js";
-
-/** What the losses need of a configuration. */
-export type LossSettings = Pick<
-  TrainConfig,
-  | "algorithm"
-  | "alpha"
-  | "distillation"
-  | "distillationTopK"
-  | "tail"
-  | "isClip"
-  | "advantageClip"
-  | "teacher"
-  | "teacherRate"
-  | "temperature"
-  | "clipLow"
-  | "clipHigh"
-  | "dualClip"
-  | "klCoefficient"
-  | "klKind"
-  | "microBatchTokens"
-  | "recompute"
->;
-
-export interface GradientOptions {
-  /** Take the sampled logprobs for those at the start of the generation batch: where it has several updates. */
-  importance: boolean;
-  signal?: AbortSignal | undefined;
-}
-
-/** Tokens that passes computed, those that separate sequences would have taken, and the time it took. */
-export interface PassCount {
-  computed: number;
-  withoutSharing: number;
-  seconds: number;
-}
-
-export interface Gradient {
-  loss: number;
-  rows: RowStatistics;
-  /** Of the teacher's passes (and a reference model's), and of the student's. */
-  score: PassCount;
-  train: PassCount;
-}
+import { againstSampler, oldLogprobs } from "./old-logprobs.js";
+import {
+  countTokens,
+  type Gradient,
+  type GradientOptions,
+  type LossSettings,
+  noTokens,
+  Part,
+} from "./part.js";
 
 /** Slots that the losses read besides the student's weights. */
 export function extraSlots(settings: Pick<TrainConfig, "algorithm" | "teacher" | "klCoefficient">): {
@@ -65,97 +31,6 @@ export function extraSlots(settings: Pick<TrainConfig, "algorithm" | "teacher" |
     teacher: distils && (settings.teacher === "ema" || settings.teacher === "frozen"),
     initial: reference || (distils && settings.teacher === "trust-region"),
   };
-}
-
-/** One micro-batch while it is computed: its tensors are let go of together. */
-class Part {
-  readonly tensors: Tensor[] = [];
-
-  constructor(
-    readonly model: Model,
-    readonly settings: LossSettings,
-    readonly options: GradientOptions,
-    readonly total: Gradient,
-  ) {}
-
-  keep(tensor: Tensor): Tensor {
-    this.tensors.push(tensor);
-    return tensor;
-  }
-
-  floats(arrays: readonly Float32Array[]): Tensor {
-    const values = concatenated(arrays);
-    return this.keep(Tensor.from(this.model.device, values, [values.length]));
-  }
-
-  /** What every loss takes of its rows. */
-  rowInputs(samples: readonly PlannedSample[], coefficients: readonly Float32Array[]) {
-    const ids = Int32Array.from(samples.flatMap(({ targets }) => [...targets]));
-    return {
-      tokenIds: this.keep(Tensor.from(this.model.device, ids, [ids.length])),
-      weights: this.floats(samples.map(({ weights }) => weights)),
-      coefficients: this.floats(coefficients),
-    };
-  }
-
-  /** Hidden states of the rows that predict the samples' tokens, without a tape. */
-  async score(samples: readonly PlannedSample[], side: "student" | "teacher", slot: string): Promise<Tensor> {
-    const start = performance.now();
-    const packed = packSequences(samples.map((sample) => sample[side]!));
-    countTokens(this.total.score, packed);
-    const rows = predictingRows(packed.rows, samples, side);
-    const { signal } = this.options;
-    const { hidden } = await this.model.forward(packed, rows, { slot, signal });
-    this.total.score.seconds += (performance.now() - start) / 1000;
-    return this.keep(hidden);
-  }
-
-  head(slot: string): Tensor {
-    return this.keep(this.model.head(slot));
-  }
-
-  /** Adds a loss's rows to the total. */
-  async addLoss(tokenLoss: Tensor, coefficients: readonly Float32Array[]): Promise<void> {
-    const losses = await tokenLoss.readFloats();
-    concatenated(coefficients).forEach((coefficient, i) => {
-      if (coefficient !== 0) this.total.loss += coefficient * losses[i]!;
-    });
-  }
-
-  /** Adds statistics of rows to the total; the gap to the sampler's logprobs is that of `logprobs`. */
-  async addRows(
-    outputs: Record<string, Tensor | undefined>,
-    names: readonly string[],
-    logprobs: Tensor,
-    samples: readonly PlannedSample[],
-  ): Promise<void> {
-    const { rows } = this.total;
-    for (const name of names) rows.add(name, await outputs[name]!.read());
-    const sampled = concatenated(samples.map(({ sampledLogprobs }) => sampledLogprobs));
-    rows.add(
-      "samplerGap",
-      (await logprobs.readFloats()).map((x, i) => Math.abs(x - sampled[i]!)),
-    );
-  }
-
-  dispose(): void {
-    for (const tensor of this.tensors) tensor.dispose();
-  }
-}
-
-function countTokens(total: PassCount, packed: PackedSequences): void {
-  total.computed += packed.ids.length;
-  total.withoutSharing += packed.totalTokens;
-}
-
-function concatenated(arrays: readonly Float32Array[]): Float32Array {
-  const all = new Float32Array(arrays.reduce((sum, { length }) => sum + length, 0));
-  let at = 0;
-  for (const array of arrays) {
-    all.set(array, at);
-    at += array.length;
-  }
-  return all;
 }
 
 function distillAttributes(settings: LossSettings) {
@@ -210,7 +85,7 @@ async function distill(part: Part, hidden: Tensor, samples: readonly PlannedSamp
     studentHead: part.head("weight"),
     ...(await teacherInputs(part, samples)),
     ...part.rowInputs(samples, coefficients),
-    ...(options.importance && { oldLogprobs: part.floats(samples.map((s) => s.sampledLogprobs)) }),
+    ...(options.importance && { oldLogprobs: part.floats(samples.map(oldLogprobs)) }),
   };
   const op = async (more: { advantages?: Tensor; dHead?: Tensor }, gradient: boolean) => {
     const given = { ...attributes, gradient };
@@ -250,9 +125,9 @@ async function policy(part: Part, hidden: Tensor, samples: readonly PlannedSampl
     hidden,
     head,
     ...rows,
-    oldLogprobs: part.floats(samples.map((sample) => sample.sampledLogprobs)),
+    oldLogprobs: part.floats(samples.map(oldLogprobs)),
     advantages: part.floats(samples.map((sample) => zeros(sample).fill(sample.advantage))),
-    ...(klCoefficient > 0 && { referenceLogprobs: await referenceLogprobs(part, samples, rows.tokenIds) }),
+    ...(klCoefficient > 0 && { referenceLogprobs: await referenceLogprobs(part, samples) }),
     dHead: part.head("gradient"),
   };
   const attributes = { clipLow, clipHigh, dualClip, klCoefficient, klKind, temperature };
@@ -270,14 +145,8 @@ async function policy(part: Part, hidden: Tensor, samples: readonly PlannedSampl
 }
 
 /** log p of the samples' tokens under the initial model. */
-async function referenceLogprobs(part: Part, samples: readonly PlannedSample[], tokenIds: Tensor) {
-  const { model, settings, options } = part;
-  const hidden = await part.score(samples, "student", "initial");
-  const { temperature } = settings;
-  const inputs = { hidden, head: part.head("initial"), tokenIds };
-  const outputs = await run(model.device, "linear_statistics", inputs, { temperature }, options);
-  for (const tensor of Object.values(outputs)) part.keep(tensor);
-  return outputs.logprobs;
+async function referenceLogprobs(part: Part, samples: readonly PlannedSample[]): Promise<Tensor> {
+  return part.logprobs(await part.score(samples, "student", "initial"), samples, "initial");
 }
 
 /** Both losses over the student's rows; the rows of distilled samples come first. */
@@ -303,7 +172,8 @@ async function addPart(part: Part, samples: readonly PlannedSample[]): Promise<v
   const { recompute } = settings;
   const { hidden, tape } = await model.forward(packed, rows, { ...options, keep: true, recompute });
   try {
-    const dHidden = await lossGradient(part, part.keep(hidden), samples);
+    const weighted = await againstSampler(part, part.keep(hidden), samples);
+    const dHidden = await lossGradient(part, hidden, weighted);
     await model.backwardHidden(tape!, dHidden, options);
   } finally {
     model.releaseTape(tape!);
@@ -320,9 +190,8 @@ export async function miniBatchGradient(
   settings: LossSettings,
   options: GradientOptions,
 ): Promise<Gradient> {
-  const none = () => ({ computed: 0, withoutSharing: 0, seconds: 0 });
   const start = performance.now();
-  const total: Gradient = { loss: 0, rows: new RowStatistics(), score: none(), train: none() };
+  const total: Gradient = { loss: 0, rows: new RowStatistics(), score: noTokens(), train: noTokens() };
   await model.zeroGradient();
   for (const samplesOfPart of microBatches(samples, settings.microBatchTokens)) {
     const part = new Part(model, settings, options, total);

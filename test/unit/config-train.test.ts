@@ -81,6 +81,8 @@ describe("a training configuration", () => {
     const base = { alpha: 1, distillationTopK: 20, tasksPerBatch: 4 };
     const config = resolveConfig({ ...least, algorithm: "grpo" }, { base });
     expect(config).toMatchObject({ alpha: 0.5, distillationTopK: 100, tasksPerBatch: 4 });
+    const threshold = resolveConfig({ ...least, algorithm: "grpo", successThreshold: 0.5 });
+    expect(threshold.successThreshold).toBe(0.5);
     expect(() => resolveConfig({ ...least, algorithm: "grpo", alpha: 1 })).toThrow(
       /alpha is used only where/,
     );
@@ -120,6 +122,16 @@ const refused: [name: string, input: Record<string, unknown>, message: RegExp][]
   ["a list of options", { environmentOptions: [] }, /environmentOptions: expected an object, got \[\]/],
   ["lambda without blend", { lambda: 0.5 }, /lambda is used only where algorithm is "blend"/],
   ["clipLow in SDPO", { clipLow: 0.1 }, /clipLow is used only where algorithm is "grpo" or "blend"/],
+  [
+    "a weight of samplers where there is none",
+    { dtype: "f32", rolloutWeightClip: 3 },
+    /rolloutWeightClip is used only where dtype is not "f32"/,
+  ],
+  [
+    "a normalizer in the blend",
+    { algorithm: "blend", normalizer: "distilled" },
+    /normalizer is used only where algorithm is "sdpo"/,
+  ],
   ["a teacher in GRPO", { algorithm: "grpo", teacher: "ema" }, /teacher is used only where/],
   ["klKind without KL", { algorithm: "grpo", klKind: "k1" }, /klKind .*klCoefficient is above 0/],
   [

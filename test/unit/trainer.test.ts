@@ -142,6 +142,28 @@ describe("Trainer", () => {
     }
   });
 
+  test("beside bf16 weights, rollout weights count and several updates score what they start from", async () => {
+    const metricsOf = async (changes: Partial<TrainerInput>) =>
+      (await train({ steps: 1, ...changes })).reports[0]!.metrics;
+    const bf16 = { dtype: "bf16" as const };
+    const { loss } = await metricsOf({ ...bf16, rolloutWeightClip: null });
+    const halved = await metricsOf({ ...bf16, rolloutWeightClip: 0.5 });
+    expect(halved.loss! / loss!).toBeCloseTo(0.5, 3);
+    const own = await metricsOf({ rolloutWeightClip: null });
+    expect(await metricsOf({ rolloutWeightClip: 0.5 }).then((m) => m.loss)).toBe(own.loss);
+    const grpo = { algorithm: "grpo" as const, maxRepromptTokens: undefined };
+    for (const [changes, scores] of [
+      [{}, false],
+      [bf16, false],
+      [{ miniBatchTasks: 1 }, false],
+      [{ ...bf16, miniBatchTasks: 1 }, true],
+    ] as const) {
+      const metrics = await metricsOf({ ...grpo, ...changes });
+      expect(metrics["tokens.train"]).toBeGreaterThan(0);
+      expect(metrics["tokens.score"]! > 0).toBe(scores);
+    }
+  });
+
   test("learns what the feedback asks for", async () => {
     const { reports } = await train({
       ...{ steps: 20, learningRate: 0.02, rolloutsPerTask: 8 },

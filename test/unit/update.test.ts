@@ -1,9 +1,13 @@
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import type { Model } from "../../lib/models/model.js";
 import { packSequences } from "../../lib/models/packing.js";
+import { run } from "../../lib/native/run.js";
+import { Tensor } from "../../lib/native/tensor.js";
 import { microBatches, planBatch, type Sample } from "../../lib/trainer/batch.js";
+import { scoreOldLogprobs } from "../../lib/trainer/old-logprobs.js";
 import { copySlot } from "../../lib/trainer/optimizer.js";
-import { type LossSettings, miniBatchGradient } from "../../lib/trainer/update.js";
+import type { LossSettings } from "../../lib/trainer/part.js";
+import { miniBatchGradient } from "../../lib/trainer/update.js";
 import { generator } from "../ops/helpers.js";
 import { loadTinyModel } from "../tiny-model.js";
 
@@ -18,7 +22,6 @@ beforeAll(async () => {
     model.addSlot(slot, "f32");
     await copySlot(model, "weight", slot);
   }
-  const { run } = await import("../../lib/native/run.js");
   for (const [slot, rate] of [
     ["teacher", 0.2],
     ["initial", 0.4],
@@ -39,6 +42,7 @@ const settings: LossSettings & Parameters<typeof planBatch>[1] = {
   distillationTopK: 20,
   tail: true,
   isClip: 2,
+  rolloutWeightClip: 2,
   advantageClip: null,
   teacher: "ema",
   teacherRate: 0.05,
@@ -83,13 +87,24 @@ type Settings = typeof settings;
 
 async function gradientOf(samples: readonly Sample[], changes: Partial<Settings> = {}, importance = false) {
   const all = { ...settings, ...changes };
-  const result = await miniBatchGradient(model, planBatch(samples, all), all, { importance });
+  const options = { importance, samplerDiffers: false };
+  const result = await miniBatchGradient(model, planBatch(samples, all), all, options);
   return { ...result, gradient: await model.flat("gradient").readFloats() };
 }
 
 function largestDifference(a: Float32Array, b: Float32Array): number {
   const scale = a.reduce((m, x) => Math.max(m, Math.abs(x)), 1e-30);
   return a.reduce((m, x, i) => Math.max(m, Math.abs(x - b[i]!)), 0) / scale;
+}
+
+async function setWeights(values: Float32Array): Promise<void> {
+  const y = Tensor.from(model.device, values, [values.length]);
+  await run(model.device, "lerp", { x: model.flat("weight"), y }, { rate: 1 });
+}
+
+/** Moves the weights this part of the way to the initial model's. */
+async function shiftWeights(rate: number): Promise<void> {
+  await run(model.device, "lerp", { x: model.flat("weight"), y: model.flat("initial") }, { rate });
 }
 
 /** Next-token probabilities at a completion's positions; the logits are the slots' in these shares. */
@@ -235,19 +250,13 @@ describe("the loss", () => {
       const samples = batch();
       const { gradient, loss } = await gradientOf(samples, changes);
       const squares = gradient.reduce((s, x) => s + x * x, 0);
-      const { Tensor } = await import("../../lib/native/tensor.js");
-      const { run } = await import("../../lib/native/run.js");
       const before = await model.flat("weight").readFloats();
-      const set = async (values: Float32Array) => {
-        const y = Tensor.from(model.device, values, [values.length]);
-        await run(model.device, "lerp", { x: model.flat("weight"), y }, { rate: 1 });
-      };
       const h = (0.0003 * Math.abs(loss)) / squares;
-      await set(before.map((x, i) => x - h * gradient[i]!));
+      await setWeights(before.map((x, i) => x - h * gradient[i]!));
       const less = (await gradientOf(samples, changes)).loss;
-      await set(before.map((x, i) => x + h * gradient[i]!));
+      await setWeights(before.map((x, i) => x + h * gradient[i]!));
       const more = (await gradientOf(samples, changes)).loss;
-      await set(before);
+      await setWeights(before);
       expect((more - less) / (2 * h * squares)).toBeCloseTo(1, 1);
     }
   });
@@ -285,6 +294,71 @@ describe("the blend", () => {
       ),
     ).toBeLessThan(2e-5);
   });
+});
+
+describe("a sampler of another arithmetic", () => {
+  /** The trainer's own logprobs of a sample's tokens in float64, and min(p_old / p_sampler, clip). */
+  async function oldOf({ rollout }: Sample, clip: number) {
+    const positions = [...rollout.ids.keys()];
+    const p = await probabilities(rollout.promptIds, rollout.ids, positions, { weight: 1 });
+    const logprobs = Float32Array.from(rollout.ids, (id, t) => Math.log(p[t]![id]!));
+    return { logprobs, weights: logprobs.map((x, t) => Math.min(Math.exp(x - rollout.logprobs[t]!), clip)) };
+  }
+
+  /** The batch as a sampler with the trainer's arithmetic would have given it, and the weights apart. */
+  const corrected = (samples: Sample[], clip: number) =>
+    Promise.all(
+      samples.map(async (sample): Promise<Sample> => {
+        const { logprobs, weights } = await oldOf(sample, clip);
+        const tokenWeights = sample.tokenWeights!.map((w, t) => w * weights[t]!);
+        return { ...sample, rollout: { ...sample.rollout, logprobs }, tokenWeights };
+      }),
+    );
+
+  const cases: [string, Partial<Settings>][] = [
+    ["SDPO", {}],
+    ["GRPO", { algorithm: "grpo" }],
+    ["blend", { algorithm: "blend", lambda: 0.5 }],
+  ];
+
+  test.each(cases)(
+    "is made up for by rollout weights, and ratios start from p_old: %s",
+    async (_, changes) => {
+      const samples = batch();
+      for (const [clip, importance] of [
+        [2, false],
+        [0.8, false],
+        [null, false],
+        [2, true],
+      ] as const) {
+        const all = { ...settings, ...changes, microBatchTokens: 60, rolloutWeightClip: clip };
+        const options = { importance, samplerDiffers: true };
+        const planned = planBatch(samples, all);
+        const expectedSamples = await corrected(samples, clip ?? Infinity);
+        if (clip === null)
+          for (const [i, sample] of expectedSamples.entries()) sample.tokenWeights = samples[i]!.tokenWeights;
+        const before = await model.flat("weight").readFloats();
+        if (importance) {
+          const { computed } = await scoreOldLogprobs(model, planned, all, options);
+          expect(computed).toBeGreaterThan(0);
+          // As a first update would have done.
+          await shiftWeights(0.02);
+        }
+        const { loss, rows } = await miniBatchGradient(model, planned, all, options);
+        const gradient = await model.flat("gradient").readFloats();
+        const expected = await gradientOf(expectedSamples, { ...changes, microBatchTokens: 60 }, importance);
+        await setWeights(before);
+        expect(largestDifference(expected.gradient, gradient)).toBeLessThan(2e-4);
+        expect(Math.abs(loss - expected.loss)).toBeLessThan(1e-4 * Math.max(1, Math.abs(expected.loss)));
+        const ratios = [...rows.values("ratio")];
+        expect(ratios.length).toBeGreaterThan(0);
+        expect(ratios.every((r) => Math.abs(r - 1) < 1e-5)).toBe(!importance);
+      }
+      const plain = await gradientOf(samples, changes);
+      const weighted = await gradientOf(await corrected(samples, 0.8), changes);
+      expect(largestDifference(plain.gradient, weighted.gradient)).toBeGreaterThan(0.05);
+    },
+  );
 });
 
 describe("nothing to learn", () => {
