@@ -130,7 +130,9 @@ describe("refused", () => {
       const target = join(folder, `in the way of ${name}`);
       await mkdir(join(target, name, "x"), { recursive: true });
       using model = Model.create(CONFIG, { device, tokenizer: Tokenizer.fromFiles(tinyFiles()) });
-      expect(await refusal(() => model.save(target))).toMatch(new RegExp(`${name}: cannot be .*(folder|directory)`));
+      expect(await refusal(() => model.save(target))).toMatch(
+        new RegExp(`${name}: cannot be .*(folder|directory)`),
+      );
       expect(await readdir(target)).not.toContain(`${name}.tmp`);
     },
   );

@@ -1,6 +1,7 @@
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { describe, expect, test } from "vitest";
+import type { ModelConfig } from "../../lib/models/formats/config.js";
 import { readTensorBytes, type TensorSource } from "../../lib/models/formats/files.js";
 import { readGguf, readGgufMetadata } from "../../lib/models/formats/gguf.js";
 import { hfName } from "../../lib/models/formats/gguf-model.js";
@@ -27,22 +28,33 @@ async function hfRows(source: TensorSource): Promise<Buffer> {
   return Buffer.concat(rows);
 }
 
-describe.each(["llama-tied-gqa-rope3", "qwen2-tied-bias", "qwen3-untied-headdim"])("%s.gguf", (name) => {
-  test("has the configuration and the weights of the folder it was made from", async () => {
-    const folder = join(golden, "models", name);
-    const { config, parameters } = await readModel(join(golden, "gguf", `${name}.gguf`));
-    expect(config).toEqual(await readConfig(folder));
-    const originals = await readSafetensorsFolder(folder);
-    expect([...parameters.keys()].sort()).toEqual([...originals.keys()].sort());
-    for (const [parameter, source] of parameters) {
-      const original = originals.get(parameter)!;
-      expect([parameter, source.shape, source.dtype]).toEqual([parameter, original.shape, "F32"]);
-      expect((await hfRows(source)).equals(await readTensorBytes(original)), parameter).toBe(true);
-      const paired = name.startsWith("llama") && /[qk]_proj/.test(parameter);
-      expect(source.pairedHeadDim).toBe(paired ? config.headDim : undefined);
-    }
-  });
-});
+/** With an attention factor as GGUF holds it, in float32. */
+function closely(config: ModelConfig): ModelConfig {
+  const { scaling } = config.rope.full;
+  if (scaling.kind !== "yarn") return config;
+  const rounded = { ...scaling, attentionFactor: Math.fround(scaling.attentionFactor) };
+  return { ...config, rope: { ...config.rope, full: { ...config.rope.full, scaling: rounded } } };
+}
+
+describe.each(["llama-tied-gqa-rope3", "qwen2-tied-bias", "qwen3-untied-headdim", "olmo3-sliding-yarn"])(
+  "%s.gguf",
+  (name) => {
+    test("has the configuration and the weights of the folder it was made from", async () => {
+      const folder = join(golden, "models", name);
+      const { config, parameters } = await readModel(join(golden, "gguf", `${name}.gguf`));
+      expect(closely(config)).toEqual(closely(await readConfig(folder)));
+      const originals = await readSafetensorsFolder(folder);
+      expect([...parameters.keys()].sort()).toEqual([...originals.keys()].sort());
+      for (const [parameter, source] of parameters) {
+        const original = originals.get(parameter)!;
+        expect([parameter, source.shape, source.dtype]).toEqual([parameter, original.shape, "F32"]);
+        expect((await hfRows(source)).equals(await readTensorBytes(original)), parameter).toBe(true);
+        const paired = name.startsWith("llama") && /[qk]_proj/.test(parameter);
+        expect(source.pairedHeadDim).toBe(paired ? config.headDim : undefined);
+      }
+    });
+  },
+);
 
 test("blocks of every type lie where their sizes say", async () => {
   const { tensors, metadata } = await readGguf(join(golden, "gguf/blocks.gguf"));
@@ -73,6 +85,12 @@ test("names", () => {
     "",
   ])
     expect(hfName(name)).toBeUndefined();
+  expect(hfName("blk.0.ffn_norm.weight")).toBe("model.layers.0.post_attention_layernorm.weight");
+  expect(hfName("blk.0.ffn_norm.weight", "post")).toBeUndefined();
+  expect(hfName("blk.0.post_ffw_norm.weight", "post")).toBe(
+    "model.layers.0.post_feedforward_layernorm.weight",
+  );
+  expect(hfName("blk.0.post_ffw_norm.weight")).toBeUndefined();
 });
 
 describe.skipIf(!smollm2)("SmolLM2-135M-Instruct.Q4_1.gguf", () => {

@@ -50,6 +50,8 @@ const ARCHITECTURES = {
 } as const;
 
 const INT32 = 2 ** 31 - 1;
+export const MAX_LAYERS = 4096;
+const OLMO_WINDOW = 4096;
 
 /**
  * Reads a Hugging Face `config.json` (old style: rope_theta, rope_scaling, torch_dtype; new: rope_parameters,
@@ -67,7 +69,7 @@ export function parseModelConfig(json: unknown, file: string, label?: (name: str
   const usual = ARCHITECTURES[modelType];
   fields.choice("hidden_act", ["silu"], "silu");
   fields.number("partial_rotary_factor", 1, 1, 1);
-  const layers = fields.integer("num_hidden_layers", 1, 4096);
+  const layers = fields.integer("num_hidden_layers", 1, MAX_LAYERS);
   const heads = fields.integer("num_attention_heads", 1, 1 << 16);
   const maxPositions = fields.integer("max_position_embeddings", 1, INT32, usual.positions);
   const bias = modelType !== "qwen2" && fields.boolean("attention_bias", false);
@@ -130,7 +132,7 @@ function parseWindows(fields: Fields, modelType: ModelType, layers: number): num
   const first = olmo ? 0 : fields.integer("max_window_layers", 0, INT32, 28);
   const slides = (i: number) =>
     Array.isArray(types) ? types[i] === SLIDING : olmo ? (i + 1) % 4 !== 0 : i >= first;
-  const window = fields.integer("sliding_window", 1, INT32, olmo ? 4096 : undefined);
+  const window = fields.integer("sliding_window", 1, INT32, olmo ? OLMO_WINDOW : undefined);
   return full().map((_, i) => (slides(i) ? window : 0));
 }
 
@@ -191,9 +193,11 @@ function olmoRope({ rope }: ModelConfig): JsonObject {
 function windowsToHf({ modelType, slidingWindow, layers }: ModelConfig): JsonObject {
   if (modelType === "llama") return {};
   const first = slidingWindow.findIndex((window) => window > 0);
+  // transformers makes olmo3's mask of the window even where no layer has one.
+  const unused = modelType === "olmo3" ? OLMO_WINDOW : null;
   return {
     layer_types: slidingWindow.map((window) => (window > 0 ? SLIDING : FULL)),
-    sliding_window: first < 0 ? null : slidingWindow[first],
+    sliding_window: first < 0 ? unused : slidingWindow[first],
     ...(modelType === "olmo3"
       ? {}
       : { use_sliding_window: first >= 0, max_window_layers: first < 0 ? layers : first }),

@@ -1,11 +1,20 @@
 import { show } from "../../errors.js";
-import { type ModelConfig, parseModelConfig } from "./config.js";
+import { MAX_LAYERS, type ModelConfig, type ModelType, parseModelConfig } from "./config.js";
 import { readTensorBytes, type TensorSource } from "./files.js";
 import type { Gguf } from "./gguf.js";
 import { isCount, type JsonObject, modelError } from "./json.js";
-import { ropeTable } from "./rope.js";
+import { FULL, ropeTable, SLIDING } from "./rope.js";
 
-const ARCHITECTURES = ["llama", "qwen2", "qwen3"];
+/** llama.cpp's architectures with Hugging Face's model_type; it calls OLMo 3, and OLMo 2 which has no windows, olmo2. */
+const ARCHITECTURES: Readonly<Record<string, ModelType>> = {
+  llama: "llama",
+  qwen2: "qwen2",
+  qwen3: "qwen3",
+  olmo2: "olmo3",
+};
+
+/** What llama.cpp takes where the file does not say rope.freq_base. */
+const USUAL_THETA = 1e4;
 
 const TOP_NAMES: Readonly<Record<string, string>> = {
   token_embd: "model.embed_tokens",
@@ -14,43 +23,46 @@ const TOP_NAMES: Readonly<Record<string, string>> = {
 };
 
 const LAYER_NAMES: Readonly<Record<string, string>> = {
-  attn_norm: "input_layernorm",
   attn_q: "self_attn.q_proj",
   attn_k: "self_attn.k_proj",
   attn_v: "self_attn.v_proj",
   attn_output: "self_attn.o_proj",
   attn_q_norm: "self_attn.q_norm",
   attn_k_norm: "self_attn.k_norm",
-  ffn_norm: "post_attention_layernorm",
   ffn_gate: "mlp.gate_proj",
   ffn_up: "mlp.up_proj",
   ffn_down: "mlp.down_proj",
 };
 
+const NORM_NAMES: Readonly<Record<ModelConfig["normPlacement"], Readonly<Record<string, string>>>> = {
+  pre: { attn_norm: "input_layernorm", ffn_norm: "post_attention_layernorm" },
+  post: { post_attention_norm: "post_attention_layernorm", post_ffw_norm: "post_feedforward_layernorm" },
+};
+
 /** Hugging Face's name of a parameter that llama.cpp's converter calls `name`; undefined where there is none. */
-export function hfName(name: string): string | undefined {
+export function hfName(name: string, norms: ModelConfig["normPlacement"] = "pre"): string | undefined {
   const match = /^(?:blk\.(0|[1-9]\d*)\.)?(\w+)\.(weight|bias)$/.exec(name);
   if (!match) return undefined;
   const [, layer, stem, kind] = match as unknown as [string, string | undefined, string, string];
-  const names = layer === undefined ? TOP_NAMES : LAYER_NAMES;
+  const names = layer === undefined ? TOP_NAMES : { ...LAYER_NAMES, ...NORM_NAMES[norms] };
   if (!Object.hasOwn(names, stem)) return undefined;
   return `${layer === undefined ? "" : `model.layers.${layer}.`}${names[stem]}.${kind}`;
 }
 
 /**
- * The configuration and the tensors, by Hugging Face name, of a GGUF file of architecture llama, qwen2 or qwen3.
+ * The configuration and the tensors, by Hugging Face name, of a GGUF file of one of the {@link ARCHITECTURES}.
  * Throws ERR_SDPO_MODEL for what is not supported.
  */
 export async function ggufModel(
   gguf: Gguf,
 ): Promise<{ config: ModelConfig; tensors: Map<string, TensorSource> }> {
-  const { json, label } = hfFields(gguf);
+  const { architecture, json, label } = hfFields(gguf);
   const config = parseModelConfig(json, gguf.file, label);
-  const rotary = gguf.metadata[`${config.modelType}.rope.dimension_count`] ?? config.headDim;
+  const rotary = gguf.metadata[`${architecture}.rope.dimension_count`] ?? config.headDim;
   if (rotary !== config.headDim)
     throw modelError(
       gguf.file,
-      `${config.modelType}.rope.dimension_count is ${show(rotary)}; supported: all ${config.headDim} dimensions of a head`,
+      `${architecture}.rope.dimension_count is ${show(rotary)}; supported: all ${config.headDim} dimensions of a head`,
     );
   const tensors = new Map<string, TensorSource>();
   for (const [stored, tensor] of gguf.tensors) {
@@ -58,9 +70,9 @@ export async function ggufModel(
       await applyRopeFactors(config, tensor);
       continue;
     }
-    const name = hfName(stored);
+    const name = hfName(stored, config.normPlacement);
     if (name === undefined)
-      throw modelError(gguf.file, `tensor ${show(stored)} is not part of a ${config.modelType} model`);
+      throw modelError(gguf.file, `tensor ${show(stored)} is not part of the ${architecture} model`);
     const paired = config.modelType === "llama" && /\.self_attn\.[qk]_proj\./.test(name);
     tensors.set(name, paired ? { ...tensor, pairedHeadDim: config.headDim } : tensor);
   }
@@ -68,12 +80,12 @@ export async function ggufModel(
 }
 
 /** The metadata as the fields of a Hugging Face configuration, and what each is called in the file. */
-function hfFields({ file, metadata, tensors }: Gguf): { json: JsonObject; label: (name: string) => string } {
+function hfFields({ file, metadata, tensors }: Gguf) {
   const architecture = metadata["general.architecture"];
-  if (typeof architecture !== "string" || !ARCHITECTURES.includes(architecture))
+  if (typeof architecture !== "string" || !Object.hasOwn(ARCHITECTURES, architecture))
     throw modelError(
       file,
-      `general.architecture is ${show(architecture)}; supported: ${ARCHITECTURES.join(", ")}`,
+      `general.architecture is ${show(architecture)}; supported: ${Object.keys(ARCHITECTURES).join(", ")}`,
     );
   const own = (key: string) => metadata[`${architecture}.${key}`];
   refuseUnknownMathematics(file, architecture, own);
@@ -88,7 +100,7 @@ function hfFields({ file, metadata, tensors }: Gguf): { json: JsonObject; label:
     max_position_embeddings: "context_length",
     rope_theta: "rope.freq_base",
   };
-  const json: JsonObject = { model_type: architecture };
+  const json: JsonObject = { model_type: ARCHITECTURES[architecture] };
   for (const [name, key] of Object.entries(keys)) {
     const value = own(key);
     if (value === undefined && name !== "head_dim" && name !== "num_key_value_heads" && name !== "rope_theta")
@@ -96,17 +108,43 @@ function hfFields({ file, metadata, tensors }: Gguf): { json: JsonObject; label:
     json[name] = typeof value === "number" ? shortestFloat(value) : value;
   }
   json.head_dim ??= Number(json.hidden_size) / Number(json.num_attention_heads);
+  json.rope_theta ??= USUAL_THETA;
   json.rope_scaling = ropeScaling(own);
+  if (architecture === "olmo2")
+    Object.assign(json, slidingWindows(file, own, Number(json.num_hidden_layers)));
   Object.assign(json, fromTensors(file, tensors), tokenIds(metadata));
-  return { json, label: (name) => (Object.hasOwn(keys, name) ? `${architecture}.${keys[name]}` : name) };
+  const label = (name: string) => (Object.hasOwn(keys, name) ? `${architecture}.${keys[name]}` : name);
+  return { architecture, json, label };
+}
+
+/** Which layers have a window: a list for all layers, or every which one has none (the fourth, where nothing is said). */
+function slidingWindows(file: string, own: (key: string) => unknown, layers: number): JsonObject {
+  const window = own("attention.sliding_window") ?? 0;
+  const pattern = own("attention.sliding_window_pattern") ?? 4;
+  const isList = Array.isArray(pattern) && pattern.length === layers;
+  if (!isList && !(isCount(pattern) && pattern > 0)) {
+    const expected = `${layers} booleans, one for each layer, or a number from 1`;
+    throw modelError(
+      file,
+      `olmo2.attention.sliding_window_pattern is ${show(pattern)}; expected ${expected}`,
+    );
+  }
+  const slides = (i: number) =>
+    window !== 0 && (isList ? pattern[i] === true : (i + 1) % (pattern as number) !== 0);
+  // A count that is no count is refused with the other sizes.
+  const length = isCount(layers) && layers <= MAX_LAYERS ? layers : 0;
+  const types = Array.from({ length }, (_, i) => (slides(i) ? SLIDING : FULL));
+  return { layer_types: types, ...(window === 0 ? {} : { sliding_window: window }) };
 }
 
 function refuseUnknownMathematics(file: string, architecture: string, own: (key: string) => unknown): void {
   const usual: Record<string, unknown> = {
     expert_count: 0,
-    "attention.sliding_window": 0,
+    "attention.sliding_window": architecture === "olmo2" ? own("attention.sliding_window") : 0,
+    "rope.freq_base_swa": own("rope.freq_base") ?? USUAL_THETA,
     "attention.value_length": own("attention.key_length"),
-    "rope.scaling.attn_factor": 1,
+    "rope.scaling.attn_factor": architecture === "olmo2" ? own("rope.scaling.attn_factor") : 1,
+    "rope.scaling.yarn_ext_factor": 1,
     "rope.scale_linear": 1,
   };
   for (const [key, expected] of Object.entries(usual)) {
@@ -130,6 +168,8 @@ function ropeScaling(own: (key: string) => unknown): JsonObject | undefined {
     rope_type: type,
     factor: float("factor"),
     original_max_position_embeddings: own("rope.scaling.original_context_length"),
+    // A copy of attention_factor in the Hugging Face configuration; OLMo's converter once gave it the other name.
+    attention_factor: float("yarn_attn_factor") ?? float("attn_factor"),
     beta_fast: float("yarn_beta_fast"),
     beta_slow: float("yarn_beta_slow"),
   };

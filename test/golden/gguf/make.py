@@ -3,7 +3,7 @@ usage: python make.py [--smollm2 FILE.gguf]      needs numpy, gguf, safetensors;
 """
 import argparse, hashlib, json, math, os
 import numpy as np
-from gguf import GGMLQuantizationType as Q, GGUFWriter
+from gguf import GGMLQuantizationType as Q, GGUFWriter, RopeScalingType
 from gguf.constants import GGML_QUANT_SIZES
 from gguf.quants import dequantize
 from safetensors.numpy import load_file, save_file
@@ -32,6 +32,7 @@ def finish(writer):
     writer.write_header_to_file(); writer.write_kv_data_to_file(); writer.write_tensors_to_file(); writer.close()
 
 
+POST_NORMS = {"post_attention_layernorm": "post_attention_norm", "post_feedforward_layernorm": "post_ffw_norm"}
 BLOCK = {"input_layernorm": "attn_norm", "post_attention_layernorm": "ffn_norm", "self_attn.q_proj": "attn_q",
          "self_attn.k_proj": "attn_k", "self_attn.v_proj": "attn_v", "self_attn.o_proj": "attn_output",
          "self_attn.q_norm": "attn_q_norm", "self_attn.k_norm": "attn_k_norm", "mlp.gate_proj": "ffn_gate",
@@ -39,11 +40,12 @@ BLOCK = {"input_layernorm": "attn_norm", "post_attention_layernorm": "ffn_norm",
 TOP = {"model.embed_tokens": "token_embd", "model.norm": "output_norm", "lm_head": "output"}
 
 
-def gguf_name(name):
+def gguf_name(name, arch):
     stem, kind = name.rsplit(".", 1)
     if stem in TOP: return f"{TOP[stem]}.{kind}"
     _, _, layer, rest = stem.split(".", 3)
-    return f"blk.{layer}.{BLOCK[rest]}.{kind}"
+    names = {**BLOCK, **POST_NORMS} if arch == "olmo2" else BLOCK
+    return f"blk.{layer}.{names[rest]}.{kind}"
 
 
 def rope_factors(c):
@@ -53,6 +55,17 @@ def rope_factors(c):
     wave = 2 * math.pi * c["rope_theta"] ** (np.arange(0, d, 2) / d)
     smooth = np.clip((length / wave - low) / (high - low), 0, 1)
     return (1 / ((1 - smooth) / s["factor"] + smooth)).astype(np.float32)
+
+
+def olmo(w, c):
+    """OLMo 3's windows and scaling; its converter writes no head sizes, and tells it from OLMo 2 by the windows alone."""
+    s = c["rope_scaling"]
+    w.add_sliding_window(c["sliding_window"])
+    w.add_sliding_window_pattern([t == "sliding_attention" for t in c["layer_types"]])
+    w.add_rope_scaling_type(RopeScalingType.YARN); w.add_rope_scaling_factor(s["factor"])
+    w.add_rope_scaling_orig_ctx_len(s["original_max_position_embeddings"])
+    w.add_rope_scaling_yarn_attn_factor(s["attention_factor"])
+    w.add_rope_scaling_yarn_beta_fast(s["beta_fast"]); w.add_rope_scaling_yarn_beta_slow(s["beta_slow"])
 
 
 def model(folder, arch):
@@ -69,13 +82,14 @@ def model(folder, arch):
     w.add_rope_freq_base((c.get("rope_parameters") or c)["rope_theta"]); w.add_layer_norm_rms_eps(c["rms_norm_eps"])
     w.add_bos_token_id(c["bos_token_id"]); w.add_eos_token_id(c["eos_token_id"])
     if arch == "llama": w.add_vocab_size(c["vocab_size"]); w.add_rope_dimension_count(head_dim)
-    else: w.add_key_length(head_dim); w.add_value_length(head_dim)
-    if c.get("rope_scaling"): w.add_tensor("rope_freqs.weight", rope_factors(c))
+    elif arch != "olmo2": w.add_key_length(head_dim); w.add_value_length(head_dim)
+    if arch == "olmo2": olmo(w, c)
+    elif c.get("rope_scaling"): w.add_tensor("rope_freqs.weight", rope_factors(c))
     for name, t in weights.items():
         heads = {"q": c["num_attention_heads"], "k": c["num_key_value_heads"]}.get(name.split("_proj")[0][-1]) if "self_attn" in name else None
         if arch == "llama" and heads and "_proj" in name:      # halves of a head to pairs
             t = t.reshape(heads, 2, head_dim // 2, -1).swapaxes(1, 2).reshape(t.shape)
-        w.add_tensor(gguf_name(name), np.ascontiguousarray(t))
+        w.add_tensor(gguf_name(name, arch), np.ascontiguousarray(t))
     finish(w)
 
 
@@ -91,4 +105,5 @@ if __name__ == "__main__":
     arguments = argparse.ArgumentParser(); arguments.add_argument("--smollm2"); arguments = arguments.parse_args()
     blocks()
     model("llama-tied-gqa-rope3", "llama"); model("qwen2-tied-bias", "qwen2"); model("qwen3-untied-headdim", "qwen3")
+    model("olmo3-sliding-yarn", "olmo2")
     if arguments.smollm2: smollm2(arguments.smollm2)
