@@ -1,10 +1,11 @@
 // Builds the addon with cmake-js: `node native/build.mjs [--incremental] [--debug]`.
-// SDPO_ONEDNN=AUTO|ON|OFF, SDPO_BUILD_JOBS=n and SDPO_SANITIZE=address,undefined are passed on.
+// SDPO_ONEDNN and SDPO_CUDA (AUTO|ON|OFF), SDPO_CUDA_ARCHITECTURES ("90a-real"), SDPO_SIMT ("plain;checked;asan"),
+// SDPO_BUILD_JOBS=n and SDPO_SANITIZE=address,undefined are passed on.
 import { spawnSync } from "node:child_process";
 import { existsSync, readFileSync } from "node:fs";
 import { createRequire } from "node:module";
-import { availableParallelism } from "node:os";
-import { dirname, join } from "node:path";
+import { availableParallelism, homedir } from "node:os";
+import { delimiter, dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 
 const root = dirname(dirname(fileURLToPath(import.meta.url)));
@@ -16,10 +17,28 @@ const cmakeJs = join(
 );
 const cache = join(root, "build/cmake/CMakeCache.txt");
 
+/** nvcc where the environment or PATH names one, in its usual place, or from .ci/cuda-toolkit. */
+function findNvcc() {
+  const folders = [
+    ...[env.CUDA_HOME, env.CUDA_PATH].filter(Boolean).map((folder) => join(folder, "bin")),
+    ...(env.PATH ?? "").split(delimiter).filter(Boolean),
+    "/usr/local/cuda/bin",
+    join(env.XDG_CACHE_HOME ?? join(homedir(), ".cache"), "sdpo-ci/cuda/toolkit/bin"),
+  ];
+  return [env.CUDACXX, ...folders.map((folder) => join(folder, "nvcc"))].find(
+    (path) => path && existsSync(path),
+  );
+}
+
+const cuda = env.SDPO_CUDA ?? "AUTO";
 const options = {
   SDPO_VERSION: version,
   SDPO_ONEDNN: env.SDPO_ONEDNN ?? "AUTO",
   SDPO_SANITIZE: env.SDPO_SANITIZE ?? "",
+  SDPO_CUDA: cuda,
+  SDPO_NVCC: cuda === "OFF" ? "" : (findNvcc() ?? ""),
+  SDPO_CUDA_ARCHITECTURES: env.SDPO_CUDA_ARCHITECTURES ?? "80-real;90a-real;90-virtual",
+  SDPO_SIMT: env.SDPO_SIMT ?? "plain",
 };
 const cached = existsSync(cache) ? readFileSync(cache, "utf8") : "";
 const unchanged = Object.entries(options).every(([name, value]) =>

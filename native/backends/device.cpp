@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cstdlib>
 #include <vector>
 
 #include "core/error.h"
@@ -26,9 +27,15 @@ void require_driver() {
     throw Error("ERR_SDPO_DEVICE", str("device 'cuda': this system has no NVIDIA driver: ", dlerror()));
 }
 
-// Loads libsdpo_<name>.so and asks it for its backend. Loaded plugins stay loaded.
+// Libraries of one device: SDPO_SIMT_VARIANT=checked or asan takes an instrumented SIMT build.
+std::string library_name(const std::string& name) {
+  const char* variant = name == "simt" ? std::getenv("SDPO_SIMT_VARIANT") : nullptr;
+  return str("libsdpo_", name, variant && *variant ? "_" : "", variant ? variant : "", ".so");
+}
+
+// Loads the device's library and asks it for its backend. Loaded plugins stay loaded.
 const sdpo_backend* load_plugin(const std::string& name) {
-  const std::string path = plugin_folder() + "/libsdpo_" + name + ".so";
+  const std::string path = plugin_folder() + "/" + library_name(name);
   if (name == "cuda") require_driver();
   if (access(path.c_str(), F_OK) != 0)
     throw Error("ERR_SDPO_DEVICE", str("device '", name, "': this build has no such backend: there is no ",
@@ -73,7 +80,7 @@ std::pair<std::string, int> parse_name(const std::string& text) {
 }
 
 // Large blocks are rounded up to an eighth of their power of two, so that freed ones fit again.
-uint64_t block_bytes(uint64_t bytes) {
+uint64_t rounded_bytes(uint64_t bytes) {
   uint64_t step = 64;
   while (step * 16 <= bytes) step *= 2;
   return (std::max<uint64_t>(bytes, 1) + step - 1) / step * step;
@@ -133,6 +140,8 @@ std::string Device::description() const {
 
 bool Device::supports(const std::string& op) const { return backend_->find_kernel(op.c_str()) != nullptr; }
 
+uint64_t Device::block_bytes(uint64_t bytes) const { return exact_ ? bytes : rounded_bytes(bytes); }
+
 void* Device::allocate(uint64_t bytes) {
   bytes = block_bytes(bytes);
   std::unique_lock<std::mutex> lock(mutex_);
@@ -163,6 +172,10 @@ void Device::release(void* pointer, uint64_t bytes) {
   bytes = block_bytes(bytes);
   std::unique_lock<std::mutex> lock(mutex_);
   current_ -= bytes;
+  if (exact_) {
+    reserved_ -= bytes;
+    return backend_->release(handle_, pointer, bytes);
+  }
   cache_.emplace(bytes, pointer);
   // The cache never holds more than is in use, or 256 MiB: sizes that do not return are given back.
   const uint64_t limit = std::max<uint64_t>(peak_ - std::min(peak_, current_), 256u << 20);

@@ -43,11 +43,13 @@ class Device : public std::enable_shared_from_this<Device> {
  private:
   static std::shared_ptr<Device> open_best();
   Device(const sdpo_backend* backend, sdpo_device* handle, std::string name)
-      : backend_(backend), handle_(handle), name_(std::move(name)) {}
+      : backend_(backend), handle_(handle), name_(std::move(name)), exact_(name_ == "simt") {}
+  uint64_t block_bytes(uint64_t bytes) const;
 
   const sdpo_backend* backend_;
   sdpo_device* handle_;
   std::string name_, chosen_;  // chosen_: why "auto" took this device
+  const bool exact_;           // blocks of the size asked for, never used again: bounds are checked there
   mutable std::mutex mutex_;
   std::multimap<uint64_t, void*> cache_;
   uint64_t current_ = 0, peak_ = 0, reserved_ = 0;
