@@ -10,20 +10,7 @@
 // A row with weight 0 gives loss 0 and gradient 0 whatever its logits. Bits do not depend on threads.
 #include "ops/distill_loss.h"
 
-#include <algorithm>
-
 namespace sdpo {
-
-DistillOptions::DistillOptions(const double* a, int64_t v)
-    : credit(Credit(int(a[0]))),
-      alpha(a[1]),
-      top_k(std::isnan(a[2]) || credit != Credit::Logit ? 0 : std::min(int64_t(a[2]), v)),
-      tail(a[3] != 0),
-      is_clip(a[4]),
-      advantage_clip(a[5]),
-      teacher_rate(a[6]),
-      temperature(a[7]),
-      gradient(a[8] != 0) {}
 
 void distill_attributes(OpSchema& op) {
   op.choice("credit", {"logit", "token", "sequence"})
@@ -58,16 +45,13 @@ void distill_loss(const Call& call) {
   rows.teacher = LogitMatrix::of(call.in(1));
   if (call.has_in(2)) rows.initial = LogitMatrix::of(call.in(2));
   const DistillOptions options(call.attributes(), rows.student.v);
-  if (call.has_in(2) == std::isnan(options.teacher_rate))
-    throw Error("ERR_SDPO_OP", "teacher_rate and initial_teacher_logits belong together");
+  check_distill_inputs(options, call.has_in(2), call.has_in(7));
   rows.rows = call.in(0).shape[0];
   rows.token_ids = call.in_as<int32_t>(3);
   rows.weights = call.in_as<float>(4);
   rows.coefficients = call.in_as<float>(5);
   rows.old_logprobs = call.in_as<float>(6);
   rows.advantages = call.in_as<float>(7);
-  if (options.credit == Credit::Sequence && options.gradient && !rows.advantages)
-    throw Error("ERR_SDPO_OP", "advantages: credit sequence needs them (its statistics: gradient false)");
   for (int i = 0; i < kDistillOutputs; i++) rows.out[i] = call.out_as<float>(i);
   if (options.gradient) rows.dlogits = LogitMatrix::of(call.out(kDistillOutputs));
   check_token_ids(rows.token_ids, rows.rows, rows.student.v);
@@ -93,6 +77,9 @@ SDPO_OP(distill_loss)
     .scratch([](const Dims& dims, const double* a) {
       const int64_t v = dims.at("V");
       return row_scratch_bytes(dims.at("N"), distill_slot_bytes(v, DistillOptions(a, v)));
+    })
+    .device_scratch([](const Dims& dims, const double*, const std::vector<Tensor>&) {
+      return distill_parts_bytes(dims.at("N"), dims.at("V"));
     })
     .cpu<distill_loss>();
 

@@ -6,8 +6,6 @@
 namespace sdpo {
 namespace {
 
-const double kTailFloor = -std::expm1(-1e-7);
-
 struct Buffers {
   float *student, *teacher, *e, *c, *maxima;  // rows as f32 where they must be made; exponentials
   TopK* top = nullptr;

@@ -39,7 +39,7 @@ void linear_policy_loss(const Call& call) {
         rows.entropy = all.entropy + begin;
         token_rows(
             rows,
-            [&](int64_t row, double logprob) { return policy_term(policy, options, begin + row, logprob); },
+            [&](int64_t row, double logprob) { return policy_row(policy, options, begin + row, logprob); },
             scratch, bytes);
       });
 }

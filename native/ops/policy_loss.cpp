@@ -21,7 +21,7 @@ void policy_loss(const Call& call) {
   policy_bind(call, 1, tokens, rows);
   if (options.gradient) tokens.dlogits = LogitMatrix::of(call.out(kPolicyOutputs));
   token_rows(
-      tokens, [&](int64_t row, double logprob) { return policy_term(rows, options, row, logprob); },
+      tokens, [&](int64_t row, double logprob) { return policy_row(rows, options, row, logprob); },
       call.scratch(), call.scratch_bytes());
 }
 

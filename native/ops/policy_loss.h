@@ -1,5 +1,6 @@
 // The loss of a token in policy_loss and linear_policy_loss, and what both declare.
 #pragma once
+#include "ops/policy_options.h"
 #include "ops/schema.h"
 #include "ops/token_rows.h"
 
@@ -12,18 +13,9 @@ struct PolicyRows {
   int32_t* clipped;
 };
 
-struct PolicyOptions {
-  double clip_low, clip_high, dual_clip, kl_coefficient, temperature;  // NaN dual_clip: none
-  int kl_kind;
-  bool gradient;
-
-  explicit PolicyOptions(const double* attributes);  // in the order of policy_attributes
-};
-
-TokenTerm policy_term(const PolicyRows& rows, const PolicyOptions& options, int64_t row, double logprob);
+TokenTerm policy_row(const PolicyRows& rows, const PolicyOptions& options, int64_t row, double logprob);
 
 void policy_inputs(OpSchema& op);  // the inputs [N], then the outputs [N]
-constexpr int kPolicyInputs = 6, kPolicyOutputs = 6;
 void policy_attributes(OpSchema& op);
 
 // Fills in what policy_inputs declares; `first` is the index of its first input.

@@ -1,61 +1,15 @@
-#include <algorithm>
-
 #include "ops/policy_loss.h"
 
 namespace sdpo {
-namespace {
 
-enum KlKind { kK1, kK2, kK3 };
-
-double clamp20(double x) { return x < -20 ? -20 : x > 20 ? 20 : x; }
-
-// The estimators of KL(policy || reference) from one sample (Schulman's k1, k2, k3); slope over logprob.
-TokenTerm kl_term(int kind, double gap) {
-  if (kind == kK1) return {gap, 1};
-  if (kind == kK2) return {0.5 * gap * gap, gap};
-  const double bounded = clamp20(-gap), e = std::exp(bounded);
-  return {e - bounded - 1, bounded == -gap ? 1 - e : 0};
-}
-
-}  // namespace
-
-PolicyOptions::PolicyOptions(const double* a)
-    : clip_low(a[0]),
-      clip_high(a[1]),
-      dual_clip(a[2]),
-      kl_coefficient(a[3]),
-      temperature(a[5]),
-      kl_kind(int(a[4])),
-      gradient(a[6] != 0) {}
-
-TokenTerm policy_term(const PolicyRows& rows, const PolicyOptions& o, int64_t row, double logprob) {
-  const double advantage = rows.advantages[row], gap = logprob - rows.old_logprobs[row];
-  const double bounded = clamp20(gap), ratio = std::exp(bounded);
-  const double cut = ratio < 1 - o.clip_low    ? 1 - o.clip_low
-                     : ratio > 1 + o.clip_high ? 1 + o.clip_high
-                                               : ratio;
-  TokenTerm term{-advantage * ratio, bounded == gap ? -advantage * ratio : 0};
-  int clipped = 0;
-  if (-advantage * cut > term.loss) {
-    clipped = 1;
-    term = {-advantage * cut, 0};
-  }
-  if (advantage < 0 && !std::isnan(o.dual_clip) && -advantage * o.dual_clip < term.loss) {
-    clipped |= 2;
-    term = {-advantage * o.dual_clip, 0};
-  }
-  double kl = 0;
-  if (rows.reference_logprobs) {
-    const TokenTerm k = kl_term(o.kl_kind, logprob - rows.reference_logprobs[row]);
-    kl = k.loss;
-    term.loss += o.kl_coefficient * k.loss;
-    term.slope += o.kl_coefficient * k.slope;
-  }
-  if (std::isnan(logprob)) term = {logprob, logprob};
-  rows.ratio[row] = float(ratio);
-  rows.kl[row] = float(kl);
-  rows.clipped[row] = clipped;
-  return term;
+TokenTerm policy_row(const PolicyRows& rows, const PolicyOptions& o, int64_t row, double logprob) {
+  const float* reference = rows.reference_logprobs ? rows.reference_logprobs + row : nullptr;
+  const PolicyTerm<double> term = policy_term<double>(o.clips, logprob, double(rows.old_logprobs[row]),
+                                                      double(rows.advantages[row]), reference);
+  rows.ratio[row] = float(term.ratio);
+  rows.kl[row] = float(term.kl);
+  rows.clipped[row] = term.clipped;
+  return {term.loss, term.slope};
 }
 
 void policy_inputs(OpSchema& op) {
