@@ -19,8 +19,8 @@ interface Diagnosis {
 }
 
 const REMEDIES: Record<string, string> = {
-  cuda: "this version has no CUDA backend; everything runs on the CPU",
-  simt: "only needed to test CUDA kernels without a GPU; this version has none",
+  cuda: "needed: an NVIDIA GPU from sm_80 on with a driver for CUDA 13, and a build with nvcc 13 (on PATH, CUDA_HOME or from .ci/cuda-toolkit: npm run build)",
+  simt: "only needed to test CUDA kernels without a GPU: npm run build",
 };
 
 /** `sdpo doctor`. */

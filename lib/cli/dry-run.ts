@@ -22,7 +22,10 @@ export async function printDryRun(io: CliIo, config: TrainConfig, json: boolean)
     ["steps", count(config.steps)],
     ["each step", `${count(step.rollouts)} rollouts, ${step.updates} updates`],
     ["", `at most ${count(step.rolloutTokens)} tokens generated`],
-    ["", `at most ${count(step.scoreTokens)} tokens scored by the teacher`],
+    [
+      "",
+      `at most ${count(step.scoreTokens)} tokens scored without a gradient (teacher, reference, old logprobs)`,
+    ],
     ["", `at most ${count(step.trainTokens)} tokens trained on`],
     ["memory", `about ${bytes(total)} at most, ${bytes(availableMemory())} available here`],
     ...Object.entries(parts).map(([name, size]) => ["", `${bytes(size).padStart(8)} ${name}`] as const),

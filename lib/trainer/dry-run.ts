@@ -1,11 +1,13 @@
 /** What a training configuration would run: sizes, tokens and memory, before any weight is read. */
-import { configWarnings, resolveConfig, type TrainConfig, type TrainInput } from "../config.js";
-import { createEnvironment } from "../environments/index.js";
+import { configWarnings, type TrainConfig } from "../config.js";
 import type { ModelConfig } from "../models/formats/config.js";
 import { readGgufMetadata } from "../models/formats/gguf.js";
 import { readModel } from "../models/formats/model-files.js";
+import { openDevice } from "../native/device.js";
 import { Tokenizer } from "../text/tokenizer.js";
-import { loadTasks } from "./data.js";
+import { loadRunTasks, resolveInput, type TrainerInput } from "./input.js";
+import { checkRun } from "./run-folder.js";
+import { identityOf } from "./state.js";
 import { extraSlots } from "./update.js";
 
 export interface DryRunReport {
@@ -91,47 +93,65 @@ function memoryOf(
   return { ...parts, total: base + Math.max(cache!, activations! + logits!) };
 }
 
+/** Upper bounds of the tokens of a step, and its updates. */
+function stepOf(
+  config: TrainConfig,
+  dtype: "f32" | "bf16",
+  meanPrompt: number,
+  maxPositions: number,
+): DryRunReport["step"] {
+  const { tasksPerBatch, rolloutsPerTask, maxCompletionTokens, miniBatchTasks, epochs } = config;
+  const rollouts = tasksPerBatch * rolloutsPerTask;
+  const rolloutTokens = rollouts * maxCompletionTokens;
+  const updates = Math.ceil(tasksPerBatch / (miniBatchTasks ?? tasksPerBatch)) * epochs;
+  const student = Math.ceil(tasksPerBatch * meanPrompt + rolloutTokens);
+  const reprompt = Math.min(config.maxRepromptTokens, maxPositions - maxCompletionTokens);
+  const distils = config.algorithm !== "grpo";
+  const teachers = distils ? (config.teacher === "trust-region" ? 2 : 1) : 0;
+  const references = config.algorithm !== "sdpo" && config.klCoefficient > 0 ? 1 : 0;
+  const old = dtype === "bf16" && updates > 1 ? student : 0;
+  const scoreTokens =
+    epochs * (teachers * (rollouts * reprompt + rolloutTokens) + references * student) + old;
+  return { rollouts, updates, rolloutTokens, scoreTokens, trainTokens: student * epochs };
+}
+
+async function loadTokenizer(path: string): Promise<Tokenizer> {
+  if (path.endsWith(".gguf")) return Tokenizer.fromGguf(await readGgufMetadata(path), path);
+  return Tokenizer.load(path);
+}
+
 /**
- * Checks a configuration, the model's files and the data, and estimates what a run takes.
- * @throws as `Trainer.create`, but for the run folder
+ * Checks all that `Trainer.create` checks but the weights themselves, changes nothing, and estimates what a run takes.
+ * @throws as `Trainer.create`
  */
-export async function dryRun(input: TrainInput): Promise<DryRunReport> {
-  const config = resolveConfig({ ...input });
+export async function dryRun(input: TrainerInput): Promise<DryRunReport> {
+  const resolved = resolveInput(input);
+  const { config } = resolved;
+  (await openDevice(config.device)).dispose();
   const { config: model, parameters: sources, tokenizerPath } = await readModel(config.model);
   const stored = [...sources.values()].every(({ dtype }) => dtype === "BF16") ? "bf16" : "f32";
   const dtype = config.dtype === "auto" ? stored : config.dtype;
   const parameters = [...sources.values()].reduce((n, { shape }) => n + shape.reduce((a, b) => a * b, 1), 0);
-  const tokenizer = tokenizerPath.endsWith(".gguf")
-    ? Tokenizer.fromGguf(await readGgufMetadata(tokenizerPath), tokenizerPath)
-    : await Tokenizer.load(tokenizerPath);
-  const environment = createEnvironment(config.environment, config.environmentOptions);
-  const { tasks, skipped } = await loadTasks(tokenizer, environment, config.data, config);
+  const tokenizer = await loadTokenizer(tokenizerPath);
+  const { tasks, skipped } = await loadRunTasks(resolved, tokenizer, model.maxPositions);
+  const slots = slotBytes(config, parameters, dtype);
+  const checkpoint = Object.values(slots).reduce((a, b) => a + b, 0);
+  if (config.output !== null) {
+    const kept = { ...config, output: config.output };
+    await checkRun(kept, identityOf(config, tokenizer, tasks), checkpoint);
+  }
   const lengths = tasks.map(({ promptIds }) => promptIds.length);
   const max = lengths.reduce((a, b) => Math.max(a, b));
   const mean = lengths.reduce((a, b) => a + b, 0) / lengths.length;
-  const { tasksPerBatch, rolloutsPerTask, maxCompletionTokens, miniBatchTasks, epochs } = config;
-  const rollouts = tasksPerBatch * rolloutsPerTask;
-  const rolloutTokens = rollouts * maxCompletionTokens;
-  const trainTokens = Math.ceil(tasksPerBatch * mean + rolloutTokens) * epochs;
-  const reprompt = Math.min(config.maxRepromptTokens, model.maxPositions - maxCompletionTokens);
-  const teacherModels = config.teacher === "trust-region" ? 2 : 1;
-  const scoreTokens =
-    config.algorithm === "grpo" ? 0 : (rollouts * reprompt + rolloutTokens) * epochs * teacherModels;
-  const slots = slotBytes(config, parameters, dtype);
+  const step = stepOf(config, dtype, mean, model.maxPositions);
   const { modelType: type, layers, hiddenSize, vocabSize, maxPositions } = model;
   return {
     config,
     warnings: configWarnings(config),
     model: { type, parameters, dtype, layers, hiddenSize, vocabSize, maxPositions },
     data: { tasks: tasks.length, skipped, promptTokens: { mean, max } },
-    step: {
-      rollouts,
-      updates: Math.ceil(tasksPerBatch / (miniBatchTasks ?? tasksPerBatch)) * epochs,
-      rolloutTokens,
-      scoreTokens,
-      trainTokens,
-    },
-    memory: memoryOf(config, model, parameters, slots, max, trainTokens),
-    checkpoint: Object.values(slots).reduce((a, b) => a + b, 0),
+    step,
+    memory: memoryOf(config, model, parameters, slots, max, step.trainTokens),
+    checkpoint,
   };
 }

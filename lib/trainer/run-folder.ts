@@ -17,6 +17,8 @@ import {
 export type RunConfig = TrainConfig & { output: string };
 
 const ROLLOUTS = "rollouts";
+/** Bytes of a checkpoint besides its tensors: tokenizer, configuration, state. */
+const SMALL_FILES = 1 << 20;
 export const METRICS = "metrics.jsonl";
 
 /**
@@ -65,6 +67,7 @@ async function checkPlace(output: string): Promise<void> {
 /**
  * Checks that the run of a configuration can start or go on: folder, room for its checkpoints, and the
  * checkpoint to go on from. Changes nothing.
+ * @param checkpointBytes of the tensors of one checkpoint
  * @param onWarning is told of broken checkpoints that are passed over
  * @returns the checkpoint to go on from, when resuming
  * @throws ERR_SDPO_CONFIG as {@link checkRunFolder}, ERR_SDPO_FILE where the disk is too full, ERR_SDPO_CHECKPOINT
@@ -78,7 +81,7 @@ export async function checkRun(
 ): Promise<Checkpoint | undefined> {
   const { output, resume, keepCheckpoints } = config;
   await checkRunFolder(config);
-  await checkCheckpointSpace(output, checkpointBytes, keepCheckpoints);
+  await checkCheckpointSpace(output, checkpointBytes + SMALL_FILES, keepCheckpoints);
   if (!resume) return undefined;
   const checkpoint = await findCheckpoint(output, onWarning);
   if (!checkpoint) {

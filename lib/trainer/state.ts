@@ -65,13 +65,13 @@ export function identityOf(
   return { config, tokenizerHash: tokenizer.hash, dataHash: hashTasks(tasks) };
 }
 
-/** Bytes of one checkpoint. */
+/** Bytes of the tensors of one checkpoint. */
 export function checkpointBytes(state: TrainState): number {
   const sizeOf = (slot: string) => {
     using flat = state.model.flat(slot);
     return flat.size * (flat.dtype === "bf16" ? 2 : 4);
   };
-  return ["weight", ...rememberedSlots(state)].reduce((sum, slot) => sum + sizeOf(slot), 0) + (1 << 20);
+  return ["weight", ...rememberedSlots(state)].reduce((sum, slot) => sum + sizeOf(slot), 0);
 }
 
 /** Writes the checkpoint of the step that was done last; its folder is also a Hugging Face model folder. */

@@ -1,13 +1,13 @@
-import { resolveConfig, type TrainConfig, type TrainInput } from "../config.js";
-import { createEnvironment } from "../environments/index.js";
-import { type DataSource, defineEnvironment, type Environment } from "../environments/types.js";
-import { SdpoError, show } from "../errors.js";
+import type { TrainConfig } from "../config.js";
+import type { Environment } from "../environments/types.js";
+import { SdpoError } from "../errors.js";
 import { Model } from "../models/model.js";
 import { type Device, openDevice } from "../native/device.js";
 import type { PromptedTask } from "../rollouts/types.js";
-import { loadTasks, TaskOrder } from "./data.js";
+import { TaskOrder } from "./data.js";
 import { rolloutDump } from "./dump.js";
 import { evaluate, evaluationMetrics } from "./evaluate.js";
+import { loadRunTasks, type RunTasks, resolveInput, type TrainerInput } from "./input.js";
 import type { Metrics } from "./metrics.js";
 import { MetricsLog } from "./metrics-log.js";
 import { copySlot, Optimizer } from "./optimizer.js";
@@ -16,12 +16,7 @@ import { checkpointBytes, identityOf, restoreState, saveState } from "./state.js
 import { NumericsError, type StepOutcome, type TokenWeights, type TrainState, trainStep } from "./step.js";
 import { extraSlots } from "./update.js";
 
-/** A training configuration, in which environment and data may be objects of one's own. */
-export type TrainerInput = Omit<TrainInput, "environment" | "data" | "evaluationData"> & {
-  environment: string | Environment;
-  data: DataSource;
-  evaluationData?: DataSource | null;
-};
+export type { TrainerInput };
 
 export interface TrainerHooks {
   /** How far the current step's phase ("rollout", "update", "evaluate") is. */
@@ -41,11 +36,6 @@ export interface StepReport {
   warnings: string[];
 }
 
-interface Loaded {
-  tasks: PromptedTask[];
-  evaluationTasks: PromptedTask[];
-}
-
 /**
  * A training run: the model, its teacher and optimizer on a device, the data, and the run folder. Give it back
  * with `dispose()` or `using`.
@@ -54,14 +44,14 @@ export class Trainer {
   readonly config: TrainConfig;
   readonly model: Model;
   readonly #state: TrainState;
-  readonly #loaded: Loaded;
+  readonly #loaded: RunTasks;
   readonly #hooks: TrainerHooks;
   readonly #log: MetricsLog | undefined;
   readonly #ownDevice: Device | undefined;
 
   private constructor(
     state: TrainState,
-    loaded: Loaded,
+    loaded: RunTasks,
     hooks: TrainerHooks,
     log: MetricsLog | undefined,
     ownDevice: Device | undefined,
@@ -80,7 +70,8 @@ export class Trainer {
    * @throws ERR_SDPO_CONFIG, ERR_SDPO_MODEL, ERR_SDPO_DATA, ERR_SDPO_CHECKPOINT naming what is wrong and the remedy
    */
   static async create(input: TrainerInput, hooks: TrainerHooks = {}): Promise<Trainer> {
-    const { config, environment, data, evaluationData } = resolveInput(input);
+    const resolved = resolveInput(input);
+    const { config, environment } = resolved;
     const device = hooks.device ?? (await openDevice(config.device));
     const ownDevice = hooks.device ? undefined : device;
     hooks.log?.(`device: ${device.name} (${device.description})`);
@@ -88,7 +79,7 @@ export class Trainer {
     try {
       const dtype = config.dtype === "auto" ? undefined : config.dtype;
       model = await Model.load(config.model, { device, ...(dtype && { dtype }) });
-      const loaded = await loadData(model, config, environment, data, evaluationData, hooks);
+      const loaded = await loadRunTasks(resolved, model.tokenizer, model.config.maxPositions, hooks.log);
       const state = await makeState(model, config, environment, loaded.tasks, hooks);
       return new Trainer(state, loaded, hooks, await openRun(state, loaded.tasks, hooks), ownDevice);
     } catch (error) {
@@ -198,63 +189,6 @@ export class Trainer {
   [Symbol.dispose](): void {
     this.dispose();
   }
-}
-
-function resolveInput(input: TrainerInput) {
-  if (typeof input !== "object" || input === null) {
-    throw new SdpoError("ERR_SDPO_CONFIG", `the configuration must be an object, got ${show(input)}`);
-  }
-  const { environment: given, data, evaluationData, ...rest } = input;
-  const nameOf = (source: unknown) => (Array.isArray(source) ? "(rows in memory)" : source);
-  const own = typeof given === "object" && given !== null ? defineEnvironment(given) : undefined;
-  const config = resolveConfig({
-    ...rest,
-    environment: own?.name ?? given,
-    data: nameOf(data),
-    evaluationData: nameOf(evaluationData),
-  });
-  if (own && Object.keys(config.environmentOptions).length > 0) {
-    const problem = "environmentOptions: an environment of one's own has its options already; leave them out";
-    throw new SdpoError("ERR_SDPO_CONFIG", problem);
-  }
-  const environment = own ?? createEnvironment(config.environment, config.environmentOptions);
-  return { config, environment, data, evaluationData: evaluationData ?? null };
-}
-
-async function loadData(
-  model: Model,
-  config: TrainConfig,
-  environment: Environment,
-  data: DataSource,
-  evaluationData: DataSource | null,
-  hooks: TrainerHooks,
-): Promise<Loaded> {
-  const { maxPromptTokens, thinking, maxCompletionTokens } = config;
-  const load = async (source: DataSource, key: string, limit?: number) => {
-    const options = { maxPromptTokens, thinking, limit, key };
-    const { tasks, skipped } = await loadTasks(model.tokenizer, environment, source, options);
-    const left = skipped > 0 ? `, ${skipped} with prompts above ${maxPromptTokens} tokens left out` : "";
-    hooks.log?.(`${key}: ${tasks.length} tasks${left}`);
-    return tasks;
-  };
-  const tasks = await load(data, "data");
-  const wanted = config.evaluateEvery > 0 && evaluationData !== null;
-  const evaluationTasks = wanted
-    ? await load(evaluationData, "evaluationData", config.evaluationTasks ?? undefined)
-    : [];
-  const longest = [...tasks, ...evaluationTasks].reduce((n, t) => Math.max(n, t.promptIds.length), 0);
-  const { maxPositions } = model.config;
-  if (longest + maxCompletionTokens > maxPositions) {
-    throw new SdpoError(
-      "ERR_SDPO_CONFIG",
-      `maxCompletionTokens: ${maxCompletionTokens} after a prompt of ${longest} tokens exceed the model's ${maxPositions} positions; lower it, or maxPromptTokens`,
-    );
-  }
-  if (config.algorithm !== "grpo" && config.maxRepromptTokens + maxCompletionTokens > maxPositions) {
-    const limit = maxPositions - maxCompletionTokens;
-    hooks.log?.(`teacher prompts have at most ${limit} tokens: the model has ${maxPositions} positions`);
-  }
-  return { tasks, evaluationTasks };
 }
 
 async function makeState(

@@ -1,9 +1,10 @@
-import { mkdtemp, readFile, rm } from "node:fs/promises";
+import { mkdtemp, readdir, readFile, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import type { Environment } from "../../lib/environments/types.js";
 import { type Device, openDevice } from "../../lib/native/device.js";
+import { dryRun } from "../../lib/trainer/dry-run.js";
 import { type StepReport, Trainer, type TrainerHooks, type TrainerInput } from "../../lib/trainer/trainer.js";
 import { writeTinyModel } from "../tiny-model.js";
 
@@ -277,16 +278,25 @@ describe("the run folder", () => {
     const lines = (await readFile(join(output, "metrics.jsonl"), "utf8")).trim().split("\n");
     expect(lines.map((line) => JSON.parse(line).step)).toEqual([1, 2, 3, 4]);
   });
-
-  test("resuming with other data or another seed is refused", async () => {
-    const changes = { output: join(folder, "stopped"), steps: 4, miniBatchTasks: 1, resume: true };
-    for (const other of [{ seed: 9 }, { data: ["q", "r"] }])
-      await expect(train({ ...changes, ...other })).rejects.toMatchObject({ code: "ERR_SDPO_CHECKPOINT" });
-  });
 });
 
-describe("refusals", () => {
+describe("refusals, of a dry run too", () => {
+  const stopped = { output: "stopped", steps: 4, miniBatchTasks: 1, checkpointEvery: 2 };
   test.each([
+    [
+      { evaluateEvery: 1, evaluationData: ["x ".repeat(90)] },
+      "ERR_SDPO_DATA",
+      /evaluationData: the shortest/,
+    ],
+    [{ environment: "exact", data: "/nowhere.jsonl", warmupSteps: 1 }, "ERR_SDPO_DATA", /nowhere\.jsonl/],
+    [{ device: "cuda:63" }, "ERR_SDPO_DEVICE", /cuda/],
+    [{ output: "run" }, "ERR_SDPO_CONFIG", /is not empty/],
+    [{ output: "stopped/config.json" }, "ERR_SDPO_CONFIG", /is not a folder/],
+    [{ output: "none", resume: true }, "ERR_SDPO_CHECKPOINT", /holds no checkpoint/],
+    [{ ...stopped, resume: true, seed: 9 }, "ERR_SDPO_CHECKPOINT", /seed was 3, is 9/],
+    [{ ...stopped, resume: true, data: ["q", "r"] }, "ERR_SDPO_CHECKPOINT", /other training tasks/],
+    [{ ...stopped, resume: true, microBatchTokens: 99 }, "ERR_SDPO_CHECKPOINT", /microBatchTokens was/],
+    [{ ...stopped, resume: true, steps: 3 }, "ERR_SDPO_CHECKPOINT", /is of step 4, steps is 3/],
     [{ maxCompletionTokens: 4000 }, "ERR_SDPO_CONFIG", /maxCompletionTokens: 4000 .* 1024 positions/],
     [{ maxPromptTokens: 3 }, "ERR_SDPO_DATA", /the shortest of 5 prompts has \d+ tokens/],
     [{ environment: "letters" }, "ERR_SDPO_CONFIG", /unknown name "letters"/],
@@ -294,8 +304,21 @@ describe("refusals", () => {
     [{ environment: { name: "x" } as never }, "ERR_SDPO_ENVIRONMENT", /load must be a function/],
     [{ model: "/nowhere" }, "ERR_SDPO_FILE", /nowhere/],
   ] as [Partial<TrainerInput>, string, RegExp][])("%j", async (changes, code, message) => {
-    const run = Trainer.create({ ...base(), ...changes }, { device });
-    await expect(run).rejects.toMatchObject({ code, message: expect.stringMatching(message) });
+    const { output } = changes;
+    const input = { ...base(), ...changes, ...(output && { output: join(folder, output) }) };
+    const expected = { code, message: expect.stringMatching(message) };
+    await expect(dryRun(input)).rejects.toMatchObject(expected);
+    const hooks = changes.device ? {} : { device };
+    await expect(Trainer.create(input, hooks)).rejects.toMatchObject(expected);
+  });
+
+  test("a dry run changes nothing, and takes what a run takes", async () => {
+    const before = await readdir(join(folder, "stopped"));
+    const checked = await dryRun({ ...base(), output: join(folder, "fresh") });
+    expect([checked.data.tasks, checked.step.updates]).toEqual([5, 1]);
+    await dryRun({ ...base(), ...stopped, output: join(folder, "stopped"), resume: true });
+    expect(await readdir(join(folder, "stopped"))).toEqual(before);
+    expect(await readdir(folder)).not.toContain("fresh");
   });
 
   test("weights for tokens must be one a token", async () => {

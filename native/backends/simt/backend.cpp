@@ -44,7 +44,7 @@ void close_device(sdpo_device*) {}
 
 int describe(sdpo_device* device, sdpo_message text) {
   say(text, str("simt: CUDA kernels on one processor core, as sm_", device->properties.arch, ", ",
-                machine.reverse ? "reverse" : "forward", " order", SDPO_SIMT_VARIANT)
+                machine.reverse ? "reverse" : "forward", " order, ", SDPO_SIMT_VARIANT)
                 .c_str());
   return SDPO_OK;
 }
