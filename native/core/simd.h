@@ -147,13 +147,9 @@ inline float reduce_max(Vec v) {
   return m;
 }
 
-// exp(x): within 2 ulp for x in [-87.3, 88.7]; below, 0 (results under the smallest normal number flush to
-// zero); above, inf; NaN stays NaN. Cody-Waite reduction, degree-6 polynomial.
-inline Vec vexp(Vec x) {
-  const Vec clamped = vmin(vmax(x, splat(-87.33654f)), splat(88.72283f));
-  const Vec shifted = clamped * splat(1.44269504f) + splat(12582912.f);
-  const Vec n = shifted - splat(12582912.f);
-  Vec r = clamped - n * splat(0.693359375f);
+// exp(x) / 2^n, n the integer nearest to x / log 2: Cody-Waite reduction, Cephes' degree-6 polynomial.
+inline Vec exp_mantissa(Vec x, Vec n) {
+  Vec r = x - n * splat(0.693359375f);
   r = r - n * splat(-2.12194440e-4f);
   Vec p = splat(1.9875691500e-4f);
   p = p * r + splat(1.3981999507e-3f);
@@ -161,15 +157,30 @@ inline Vec vexp(Vec x) {
   p = p * r + splat(4.1665795894e-2f);
   p = p * r + splat(1.6666665459e-1f);
   p = p * r + splat(5.0000001201e-1f);
-  p = p * r * r + r + splat(1.f);
+  return p * (r * r) + r + splat(1.f);
+}
+
+// exp(x): within 2 ulp for x in [-87.3, 88.7]; below, 0 (results under the smallest normal number flush to
+// zero); above, inf; NaN stays NaN.
+inline Vec vexp(Vec x) {
+  const Vec clamped = vmin(vmax(x, splat(-87.33654f)), splat(88.72283f));
+  const Vec n = clamped * splat(1.44269504f) + splat(12582912.f) - splat(12582912.f);
   // 2^n in two factors: n may be 128.
   const VecI k = __builtin_convertvector(n, VecI);
   const VecI half = k >> 1;
   const Vec a = (Vec)((half + 127) << 23), b = (Vec)((k - half + 127) << 23);
-  Vec y = p * a * b;
+  Vec y = exp_mantissa(clamped, n) * a * b;
   y = select(x < splat(-87.33654f), splat(0.f), y);
   y = select(x > splat(88.72283f), splat(__builtin_inff()), y);
   return select(x != x, x, y);
+}
+
+// exp(x) for x <= 0, within 2 ulp for x >= -87.3; 0 from -87.7 down, for -inf too; NaN stays NaN. Adding
+// 1.5 * 2^23 + 127 rounds x / log 2 to n and leaves n + 127, the exponent bits of 2^n, at the bottom.
+inline Vec vexp_below(Vec x) {
+  x = vmax(splat(-88.f), x);
+  const Vec shifted = x * splat(1.44269504f) + splat(12583039.f);
+  return exp_mantissa(x, shifted - splat(12583039.f)) * (Vec)((VecI)shifted << 23);
 }
 
 // log(x) for x >= the smallest normal number, within 2 ulp; 0 and denormals give log of the smallest normal

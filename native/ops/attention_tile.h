@@ -71,24 +71,6 @@ inline void multiply(int64_t m, int64_t n, int64_t depth, const Left& a, const f
   if (column < n) tile_columns<1, into>(m, depth, a, b + column, ldb, c + column, ldc, scale);
 }
 
-// exp(x) for x <= 0, within 2 ulp for x >= -87.3; 0 from -87.7 down, for -inf too; NaN stays NaN. Adding
-// 1.5 * 2^23 + 127 rounds x / log 2 to n and leaves n + 127, the exponent bits of 2^n, at the bottom.
-inline Vec vexp_below(Vec x) {
-  x = vmax(splat(-88.f), x);
-  const Vec shifted = x * splat(1.44269504f) + splat(12583039.f);
-  const Vec n = shifted - splat(12583039.f);
-  Vec r = x - n * splat(0.693359375f);
-  r = r - n * splat(-2.12194440e-4f);
-  Vec p = splat(1.9875691500e-4f);
-  p = p * r + splat(1.3981999507e-3f);
-  p = p * r + splat(8.3334519073e-3f);
-  p = p * r + splat(4.1665795894e-2f);
-  p = p * r + splat(1.6666665459e-1f);
-  p = p * r + splat(5.0000001201e-1f);
-  p = p * (r * r) + r + splat(1.f);
-  return p * (Vec)((VecI)shifted << 23);
-}
-
 }  // namespace
 }  // namespace SDPO_ISA
 }  // namespace sdpo

@@ -7,28 +7,9 @@ namespace SDPO_ISA {
 namespace {
 
 constexpr int64_t kSumBlock = 2048;
-constexpr float kLeast = -87.f;  // exp of less is 0 here
+constexpr float kLeast = -88.f;  // exp of less is 0
 
 inline Vec at_least(Vec x, Vec least) { return x < least ? least : x; }  // NaN stays
-
-// exp(x) for x <= 0 within 2 ulp; 0 below kLeast; NaN stays.
-inline Vec exp_below_zero(Vec x) {
-  const Vec clamped = at_least(x, splat(kLeast));
-  const Vec shifted = clamped * splat(1.44269504f) + splat(12582912.f);
-  const Vec n = shifted - splat(12582912.f);
-  Vec r = clamped - n * splat(0.693359375f);
-  r = r - n * splat(-2.12194440e-4f);
-  Vec p = splat(1.9875691500e-4f);
-  p = p * r + splat(1.3981999507e-3f);
-  p = p * r + splat(8.3334519073e-3f);
-  p = p * r + splat(4.1665795894e-2f);
-  p = p * r + splat(1.6666665459e-1f);
-  p = p * r + splat(5.0000001201e-1f);
-  p = p * (r * r) + (r + splat(1.f));
-  // The low bits of `shifted` are n; the result is a normal number, so n adds to its exponent.
-  const Vec y = (Vec)((VecI)p + ((VecI)shifted << 23));
-  return x < splat(kLeast) ? splat(0.f) : y;
-}
 
 // log(x) for normal x > 0 within 2 ulp, finite for 0. Cephes' polynomial around 1.
 inline Vec log_normal(Vec x) {
@@ -186,7 +167,7 @@ void exponentials(const LogitRow& row, const LeftOut& left_out, float* e, ExpSum
       row.n,
       [&](int64_t i, int lanes) {
         const Vec x = (get(row.z + i, lanes, -__builtin_inff()) - max) * inv;
-        Vec y = exp_below_zero(x);
+        Vec y = vexp_below(x);
         if (e) put(e + i, y, lanes);
         weighted.lanes += y * at_least(x, splat(kLeast));
         if (next < left_out.count && left_out.ids[next] < i + lanes)
