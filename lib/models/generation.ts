@@ -171,13 +171,12 @@ export class GenerationEngine {
         slot: pages[Math.floor((begin + i) / PAGE_TOKENS)]! * PAGE_TOKENS + ((begin + i) % PAGE_TOKENS),
         sequence: 0,
       }));
-      const hidden = await this.#forward(
+      lastHidden?.dispose();
+      lastHidden = await this.#forward(
         rows,
         [filledPages(pages, end)],
         end === ids.length ? [rows.length - 1] : [0],
       );
-      lastHidden?.dispose();
-      lastHidden = hidden;
     }
     this.prefill.computed += ids.length;
     this.prefill.withoutSharing += ids.length * rollouts.length;

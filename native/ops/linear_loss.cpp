@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "backends/cpu/gemm.h"
+#include "ops/run.h"
 
 namespace sdpo {
 namespace {
@@ -43,7 +44,8 @@ int64_t chunk_rows(int64_t wished, int64_t rows, int64_t v) {
 
 uint64_t linear_scratch_bytes(int64_t chunk, int64_t v, int models, uint64_t slot_bytes) {
   Arena arena;
-  for (int m = 0; m < models; m++) arena.take<float>(chunk * v);
+  const int64_t logits = element_count({chunk, v});
+  for (int m = 0; m < models; m++) arena.take<float>(logits);
   return arena.used() + row_scratch_bytes(chunk, slot_bytes);
 }
 
@@ -55,6 +57,7 @@ void linear_chunks(const LinearLoss& job, int64_t chunk, void* scratch, uint64_t
     if (job.models[m].hidden) logits[m] = {arena.take<float>(chunk * job.v), DType::F32, job.v};
   bool written = job.accumulate;
   for (int64_t begin = 0; begin < job.rows; begin += chunk) {
+    throw_if_cancelled();
     const int64_t count = std::min(chunk, job.rows - begin);
     for (int m = 0; m < LinearLoss::kModels; m++)
       if (logits[m]) logits_of(job.models[m], begin, count, job.v, static_cast<float*>(logits[m].data));

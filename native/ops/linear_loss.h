@@ -3,7 +3,8 @@
 //   d_hidden = dlogits head, d_head += dlogits^T hidden.
 // Memory is chunk_tokens x V for each model, whatever N. hidden f32 [N,D], head f32|bf16 [V,D].
 // d_head accumulates onto the input of that name where given. Losses of a row depend on the chunk only
-// through the rounding of the product that makes its logits.
+// through the rounding of the product that makes its logits. An abort is honoured between chunks, and leaves
+// d_head with the chunks so far.
 #pragma once
 #include <functional>
 

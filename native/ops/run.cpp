@@ -87,9 +87,11 @@ std::vector<Tensor> run_op_into(const OpSchema& op, Device& device, const std::v
       raw_in.data(), raw_out.data(), attributes.data(), scratch ? scratch.data() : nullptr,
       scratch_bytes, nullptr,        message,           sizeof message};
   const int status = device.backend().run(device.handle(), kernel_for(op, device), &call);
-  if (status != SDPO_OK)
+  if (status != SDPO_OK) {
+    throw_if_cancelled();  // between a kernel's chunks: no status of the backend interface says so
     throw Error(status == SDPO_OUT_OF_MEMORY ? "ERR_SDPO_MEMORY" : "ERR_SDPO_OP",
                 str("[", op.name(), "] ", message));
+  }
   return outputs;
 }
 

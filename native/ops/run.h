@@ -18,7 +18,8 @@ std::vector<Tensor> run_op(const OpSchema& op, Device& device, const std::vector
 std::vector<Tensor> run_op_into(const OpSchema& op, Device& device, const std::vector<Tensor>& inputs,
                                 std::vector<Tensor> outputs, const std::vector<double>& attributes);
 
-// While one lives, run_op on this thread throws ERR_SDPO_ABORTED once either flag (which may be null) is set.
+// While one lives, run_op on this thread throws ERR_SDPO_ABORTED once either flag (which may be null) is set;
+// a CPU kernel that works in chunks asks between them.
 class CancelScope {
  public:
   CancelScope(const std::atomic<bool>* flag, const std::atomic<bool>* other);

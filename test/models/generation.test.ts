@@ -152,6 +152,18 @@ describe("generate", () => {
     expect(device.memory().current - before).toBe(0);
   });
 
+  test.each([0, 1, 2, 5, 10])("aborted after %i ms, it has freed all it took", async (delay) => {
+    const before = device.memory().current;
+    const controller = new AbortController();
+    const { signal } = controller;
+    setTimeout(() => controller.abort(), delay);
+    const drain = async () => {
+      for await (const _ of model.generate(prompt(700), { maxTokens: 3000, ignoreEos: true, signal }));
+    };
+    await expect(drain()).rejects.toMatchObject({ code: "ERR_SDPO_ABORTED" });
+    expect(device.memory().current).toBe(before);
+  });
+
   const refused: [string, () => AsyncIterable<unknown>, RegExp][] = [
     ["no tokens", () => model.generate([]), /prompt: expected at least one token id/],
     [
