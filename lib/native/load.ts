@@ -125,7 +125,7 @@ export interface Addon {
   backends(): { name: string; available: boolean; detail: string }[];
   setInstructionSet(name: string): void;
   setThreads(count: number): void;
-  setGemm(name: "fastest" | "builtin" | "onednn"): void;
+  setGemm(name: "fastest" | "builtin" | "onednn" | "bf16"): void;
 }
 
 /** Element types of device tensors. */
@@ -191,7 +191,7 @@ function cancelFlagOf(signal: AbortSignal): object {
 }
 
 /**
- * Awaits a job of the addon that honours an AbortSignal between ops.
+ * Awaits a job of the addon that honours an AbortSignal between ops, and between the chunks of linear losses.
  * Rejects with ERR_SDPO_ABORTED, its cause the signal's reason, once the signal has fired.
  */
 export async function cancellable<T>(

@@ -10,6 +10,18 @@ export const device = await openDevice("cpu");
 export const instructionSets = addon().buildInfo().instructionSets;
 export const useInstructionSet = (name: string) => addon().setInstructionSet(name);
 
+/** Why products that round activations to bfloat16 do not run here; undefined where they do. */
+export function reasonAgainstBf16(): string | undefined {
+  try {
+    addon().setGemm("bf16");
+    return undefined;
+  } catch (error) {
+    return (error as Error).message;
+  } finally {
+    addon().setGemm("fastest");
+  }
+}
+
 /** What an op test gives for a tensor: numbers, a shape, a dtype. */
 export interface Host {
   data: Float32Array | Int32Array;

@@ -3,9 +3,10 @@ import { type Device, openDevice } from "../../lib/native/device.js";
 import { addon } from "../../lib/native/load.js";
 import { run } from "../../lib/native/run.js";
 import { Tensor } from "../../lib/native/tensor.js";
+import { reasonAgainstBf16 } from "./helpers.js";
 
 type Float = "f32" | "bf16";
-type Library = "fastest" | "builtin" | "onednn";
+type Library = "fastest" | "builtin" | "onednn" | "bf16";
 
 const { instructionSets, instructionSet, threads } = addon().buildInfo();
 const withOneDnn = addon().buildInfo().gemm.includes("oneDNN");
@@ -177,7 +178,10 @@ describe.each(paths)("matmul on %s, GEMM %s", (isa, library) => {
   });
 });
 
-describe.each([...new Set(paths.map(([, library]) => library))])("bf16Compute, GEMM %s", (library) => {
+const libraries = new Set(paths.map(([, library]) => library));
+if (!reasonAgainstBf16()) libraries.add("bf16");
+
+describe.each([...libraries])("bf16Compute, GEMM %s", (library) => {
   test.each([
     [70, 300, 210],
     [3, 5, 7],
@@ -187,7 +191,9 @@ describe.each([...new Set(paths.map(([, library]) => library))])("bf16Compute, G
     const a = random(m * k);
     const b = held(random(k * n), "bf16");
     const c = random(m * n);
-    const wants = [a, held(a, "bf16")].map((x) => naive(x, b, m, n, k));
+    const permitted = { builtin: [a], bf16: [held(a, "bf16")] };
+    const operands = library in permitted ? permitted[library as "bf16"] : [a, held(a, "bf16")];
+    const wants = operands.map((x) => naive(x, b, m, n, k));
     for (const [transposeA, transposeB] of transposes) {
       const inputs = { a: matrix(a, m, k, transposeA, "f32"), b: matrix(b, k, n, transposeB, "bf16") };
       const results: Float32Array[] = [];
@@ -252,5 +258,6 @@ test("a GEMM of another name is refused", () => {
 });
 
 test.skipIf(withOneDnn)("oneDNN is refused where the addon lacks it", () => {
-  expect(() => addon().setGemm("onednn")).toThrow(expect.objectContaining({ code: "ERR_SDPO_DEVICE" }));
+  for (const name of ["onednn", "bf16"] as const)
+    expect(() => addon().setGemm(name)).toThrow(expect.objectContaining({ code: "ERR_SDPO_DEVICE" }));
 });

@@ -41,18 +41,21 @@ float* pack_buffer() {
   return buffer.get();
 }
 
-enum class Library { Builtin, OneDnn, Fastest };
+enum class Library { Builtin, OneDnn, Fastest, Bf16 };
 
 Library parse(const std::string& name) {
   if (name == "fastest") return onednn_built() ? Library::Fastest : Library::Builtin;
   if (name == "builtin") return Library::Builtin;
-  if (name != "onednn")
-    throw Error("ERR_SDPO_ARGUMENT", str("SDPO_GEMM: expected builtin or onednn, got '", name, "'"));
+  if (name != "onednn" && name != "bf16")
+    throw Error("ERR_SDPO_ARGUMENT", str("SDPO_GEMM: expected builtin, onednn or bf16, got '", name, "'"));
   if (!onednn_built())
-    throw Error("ERR_SDPO_DEVICE",
-                "GEMM 'onednn': the addon was built without oneDNN; install it (Debian: apt-get install "
-                "libdnnl-dev) and rebuild, or use builtin");
-  return Library::OneDnn;
+    throw Error("ERR_SDPO_DEVICE", str("GEMM '", name,
+                                       "': the addon was built without oneDNN; install it (Debian: apt-get "
+                                       "install libdnnl-dev) and rebuild, or use builtin"));
+  if (name == "onednn") return Library::OneDnn;
+  if (!cpu_has_bf16())
+    throw Error("ERR_SDPO_DEVICE", "GEMM 'bf16': needs a processor with AVX-512 BF16 or AMX, and avx512");
+  return Library::Bf16;
 }
 
 std::atomic<Library>& chosen() {
@@ -149,7 +152,7 @@ void gemm(int64_t m, int64_t n, int64_t k, const GemmOperand& a, const GemmOpera
   const Library library = chosen();
   const bool plain = a.dtype == DType::F32 && b.dtype == DType::F32;
   const bool bf16 = bf16_compute && b.dtype == DType::BF16 && library != Library::Builtin && cpu_has_bf16() &&
-                    m * n * k >= kBf16Work;
+                    (library == Library::Bf16 || m * n * k >= kBf16Work);
   const bool few_rows = m <= kFewRows && a.dtype == DType::F32 && !a.transposed && b.transposed && beta == 0;
   if (library == Library::OneDnn && plain)
     gemm_onednn(m, n, k, a, b, beta, c, ldc);
@@ -157,7 +160,7 @@ void gemm(int64_t m, int64_t n, int64_t k, const GemmOperand& a, const GemmOpera
     gemm_onednn_bf16(m, n, k, a, b, beta, c, ldc);
   else if (few_rows)
     gemm_row_invariant(m, n, k, static_cast<const float*>(a.data), a.ld, b.data, b.dtype, b.ld, c, ldc);
-  else if (library == Library::Fastest && plain && !b.transposed)
+  else if (library != Library::Builtin && plain && !b.transposed)
     gemm_onednn(m, n, k, a, b, beta, c, ldc);
   else
     gemm_builtin(m, n, k, a, b, beta, c, ldc);
@@ -180,6 +183,8 @@ std::string gemm_name() {
       return onednn_name();
     case Library::Fastest:
       return onednn_name() + " and built-in";
+    case Library::Bf16:
+      return onednn_name() + " and built-in, bf16 wherever it may be";
     default:
       return "built-in";
   }

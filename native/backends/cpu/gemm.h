@@ -3,6 +3,7 @@
 // number of threads.
 // float32 products go to oneDNN where the addon was built with it, else to the built-in kernels, which also
 // take bfloat16. SDPO_GEMM=builtin|onednn in the environment forces one; it is an error where it is absent.
+// SDPO_GEMM=bf16 changes only that every product with bf16_compute rounds A, the small ones too: for tests.
 #pragma once
 #include <cstdint>
 #include <string>
@@ -32,7 +33,7 @@ void gemm_row_invariant(int64_t m, int64_t n, int64_t k, const float* a, int64_t
 
 std::string gemm_name();  // "oneDNN 2.6.3" or "built-in"
 
-// "builtin" or "onednn", as SDPO_GEMM. Throws Error where it is absent.
+// "builtin", "onednn" or "bf16", as SDPO_GEMM; or "fastest", the default. Throws Error where it is absent.
 void set_gemm(const std::string& name);
 
 }  // namespace sdpo
