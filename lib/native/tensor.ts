@@ -18,6 +18,10 @@ function checkTarget(device: unknown, shape: unknown): void {
   if (!(device instanceof Device)) {
     throw new SdpoError("ERR_SDPO_ARGUMENT", `device: expected what openDevice gives, got ${show(device)}`);
   }
+  checkShape(shape);
+}
+
+function checkShape(shape: unknown): void {
   if (!Array.isArray(shape))
     throw new SdpoError("ERR_SDPO_ARGUMENT", `shape: expected a list of sizes, got ${show(shape)}`);
 }
@@ -122,6 +126,7 @@ export class Tensor {
 
   /** The same elements in another shape, sharing this tensor's memory. */
   reshape(shape: readonly number[]): Tensor {
+    checkShape(shape);
     return new Tensor(
       this.device,
       guarded(() => this.native.reshape([...shape])),

@@ -16,11 +16,15 @@ int64_t element_count(const Shape& shape) {
   if (shape.size() > SDPO_MAX_RANK)
     throw Error("ERR_SDPO_ARGUMENT",
                 str("shape ", shape_text(shape), ": at most ", SDPO_MAX_RANK, " dimensions"));
+  // Sizes beside a 0 are limited as well: products of some of them are taken elsewhere.
   int64_t count = 1;
-  for (int64_t n : shape)
-    if (n < 0 || __builtin_mul_overflow(count, n, &count) || count > (int64_t(1) << 48))
+  bool empty = false;
+  for (int64_t n : shape) {
+    if (n < 0 || __builtin_mul_overflow(count, std::max<int64_t>(n, 1), &count) || count > (int64_t(1) << 48))
       throw Error("ERR_SDPO_ARGUMENT", str("shape ", shape_text(shape), ": negative or too large"));
-  return count;
+    empty = empty || n == 0;
+  }
+  return empty ? 0 : count;
 }
 
 Storage::Storage(std::shared_ptr<Device> device, uint64_t bytes)

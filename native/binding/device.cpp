@@ -10,7 +10,8 @@ Shape shape_from(const Napi::Value& value) {
   const Napi::Array array = value.As<Napi::Array>();
   Shape shape;
   for (uint32_t i = 0; i < array.Length(); i++) {
-    const double size = array.Get(i).ToNumber().DoubleValue();
+    const Napi::Value item = array.Get(i);
+    const double size = item.IsNumber() ? item.As<Napi::Number>().DoubleValue() : std::nan("");
     if (!(size >= 0 && size <= double(int64_t(1) << 48) && size == std::floor(size)))
       throw Error("ERR_SDPO_ARGUMENT",
                   str("shape: size ", size, " at ", i, ": expected a non-negative integer"));
@@ -20,7 +21,7 @@ Shape shape_from(const Napi::Value& value) {
 }
 
 DType dtype_from(const Napi::Value& value) {
-  const std::string name = value.ToString();
+  const std::string name = value.IsString() ? std::string(value.ToString()) : "that is no text";
   for (DType t : {DType::F32, DType::BF16, DType::I32, DType::U8})
     if (name == dtype_name(t)) return t;
   throw Error("ERR_SDPO_ARGUMENT", str("dtype '", name, "': expected f32, bf16, i32 or u8"));
@@ -38,7 +39,10 @@ Tensor copy_in(const std::shared_ptr<Device>& device, const Napi::TypedArray& ar
   if (int64_t(array.ElementLength()) != count)
     throw Error("ERR_SDPO_ARGUMENT", str("data: expected ", count, " elements for shape ", shape_text(shape),
                                          ", got ", array.ElementLength()));
-  const uint8_t* bytes = static_cast<const uint8_t*>(array.ArrayBuffer().Data()) + array.ByteOffset();
+  // Asked for without its ArrayBuffer, which a SharedArrayBuffer is not.
+  void* bytes = nullptr;
+  if (napi_get_typedarray_info(array.Env(), array, nullptr, nullptr, &bytes, nullptr, nullptr) != napi_ok)
+    throw Error("ERR_SDPO_ARGUMENT", "data: this typed array cannot be read");
   const napi_typedarray_type type = array.TypedArrayType();
   const bool same = (dtype == DType::F32 && type == napi_float32_array) ||
                     (dtype == DType::I32 && type == napi_int32_array) ||
@@ -47,7 +51,7 @@ Tensor copy_in(const std::shared_ptr<Device>& device, const Napi::TypedArray& ar
   if (same) return Tensor::from_host(device, dtype, shape, bytes);
   if (dtype != DType::BF16 || type != napi_float32_array)
     throw Error("ERR_SDPO_ARGUMENT", str("data: this kind of typed array does not hold ", dtype_name(dtype)));
-  const float* values = reinterpret_cast<const float*>(bytes);
+  const float* values = static_cast<const float*>(bytes);
   std::vector<uint16_t> rounded(static_cast<size_t>(count));
   for (int64_t i = 0; i < count; i++) rounded[size_t(i)] = f32_to_bf16(values[i]);
   return Tensor::from_host(device, dtype, shape, rounded.data());

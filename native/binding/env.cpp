@@ -12,6 +12,10 @@ namespace {
 
 struct EnvState;
 
+struct Failure {
+  std::string code, message;
+};
+
 struct Job {
   explicit Job(Napi::Env env) : deferred(Napi::Promise::Deferred::New(env)) {}
   std::shared_ptr<EnvState> state;
@@ -20,7 +24,7 @@ struct Job {
   std::function<void()> work;
   std::function<Napi::Value(Napi::Env)> finish;
   bool failed = false;
-  std::string code, message;
+  Failure failure;
 };
 
 void settle(Napi::Env env, Napi::Function, void*, Job* job);
@@ -40,10 +44,23 @@ struct Instance {
   Napi::FunctionReference tensor_constructor;
 };
 
-Napi::Value to_js(Napi::Env env, const std::string& code, const std::string& message) {
-  Napi::Error error = Napi::Error::New(env, message);
-  error.Set("code", Napi::String::New(env, code));
+Napi::Value to_js(Napi::Env env, const Failure& failure) {
+  Napi::Error error = Napi::Error::New(env, failure.message);
+  error.Set("code", Napi::String::New(env, failure.code));
   return error.Value();
+}
+
+// What the exception that is being handled says.
+Failure current_failure() {
+  try {
+    throw;
+  } catch (const Error& error) {
+    return {error.code(), error.what()};
+  } catch (const std::bad_alloc&) {
+    return {"ERR_SDPO_MEMORY", "the system has no memory left"};
+  } catch (const std::exception& error) {
+    return {"ERR_SDPO_DEVICE", error.what()};
+  }
 }
 
 void settle(Napi::Env env, Napi::Function, void*, Job* raw) {
@@ -54,15 +71,14 @@ void settle(Napi::Env env, Napi::Function, void*, Job* raw) {
     try {
       job->deferred.Resolve(job->finish(env));
       return;
-    } catch (const Error& error) {
-      job->code = error.code();
-      job->message = error.what();
     } catch (const Napi::Error& error) {
       job->deferred.Reject(error.Value());
       return;
+    } catch (...) {
+      job->failure = current_failure();
     }
   }
-  job->deferred.Reject(to_js(env, job->code, job->message));
+  job->deferred.Reject(to_js(env, job->failure));
 }
 
 void perform(Job& job) {
@@ -70,18 +86,10 @@ void perform(Job& job) {
     CancelScope scope(job.cancel.get(), &job.state->closing);
     throw_if_cancelled();
     job.work();
-    return;
-  } catch (const Error& error) {
-    job.code = error.code();
-    job.message = error.what();
-  } catch (const std::bad_alloc&) {
-    job.code = "ERR_SDPO_MEMORY";
-    job.message = "the system has no memory left";
-  } catch (const std::exception& error) {
-    job.code = "ERR_SDPO_DEVICE";
-    job.message = error.what();
+  } catch (...) {
+    job.failure = current_failure();
+    job.failed = true;
   }
-  job.failed = true;
 }
 
 void execute(std::unique_ptr<Job> job) {
@@ -166,10 +174,10 @@ Napi::Value submit(Napi::Env env, const std::shared_ptr<WorkQueue>& queue, Cance
 Napi::Value guarded(Napi::Env env, const std::function<Napi::Value()>& body) {
   try {
     return body();
-  } catch (const Error& error) {
-    throw Napi::Error(env, to_js(env, error.code(), error.what()));
-  } catch (const std::bad_alloc&) {
-    throw Napi::Error(env, to_js(env, "ERR_SDPO_MEMORY", "the system has no memory left"));
+  } catch (const Napi::Error&) {
+    throw;
+  } catch (...) {
+    throw Napi::Error(env, to_js(env, current_failure()));
   }
 }
 

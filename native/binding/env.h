@@ -24,7 +24,7 @@ using CancelFlag = std::shared_ptr<std::atomic<bool>>;
 Napi::Value submit(Napi::Env env, const std::shared_ptr<WorkQueue>& queue, CancelFlag cancel,
                    std::function<void()> work, std::function<Napi::Value(Napi::Env)> finish);
 
-// Calls body and turns an sdpo::Error into a JavaScript exception with `code`.
+// Calls body and turns a C++ exception into a JavaScript one with `code`.
 Napi::Value guarded(Napi::Env env, const std::function<Napi::Value()>& body);
 
 // The flag behind an argument made by newCancelFlag(), or null where it is undefined.

@@ -174,7 +174,7 @@ Napi::Value ModelHandle::load(const Napi::CallbackInfo& info) {
     return submit(
         info.Env(), queue_, nullptr,
         [target, path, source, file_size] {
-          if (source.rows * source.columns != target.elements())
+          if (element_count({source.rows, source.columns}) != target.elements())
             throw Error("ERR_SDPO_MODEL", str(path, ": ", source.rows, " x ", source.columns,
                                               " elements for ", shape_text(target.shape())));
           std::unique_ptr<uint8_t[]> host(new uint8_t[target.bytes()]);

@@ -78,6 +78,8 @@ Napi::Value TensorHandle::read(const Napi::CallbackInfo& info) {
 
 Napi::Value TensorHandle::rows(const Napi::CallbackInfo& info) {
   return guarded(info.Env(), [&] {
+    if (!info[0].IsNumber() || !info[1].IsNumber())
+      throw Error("ERR_SDPO_ARGUMENT", "rows: expected two numbers");
     return wrap(info.Env(),
                 from(info.This()).rows(info[0].ToNumber().Int64Value(), info[1].ToNumber().Int64Value()));
   });

@@ -16,6 +16,8 @@
 namespace sdpo {
 namespace {
 
+constexpr int kMostThreads = 256;
+
 struct Batch {
   const std::function<void(int64_t)>* task;
   int64_t count;
@@ -103,8 +105,12 @@ int processors() {
 std::atomic<int>& threads() {
   static std::atomic<int> n([] {
     const char* wish = std::getenv("SDPO_THREADS");
-    const int number = wish ? std::atoi(wish) : 0;
-    return number >= 1 && number <= 256 ? number : processors();
+    if (!wish || !*wish) return processors();
+    char* end = nullptr;
+    const long number = std::strtol(wish, &end, 10);
+    if (*end || number < 1 || number > kMostThreads)
+      throw Error("ERR_SDPO_ARGUMENT", str("SDPO_THREADS: expected 1..", kMostThreads, ", got '", wish, "'"));
+    return int(number);
   }());
   return n;
 }
@@ -114,7 +120,8 @@ std::atomic<int>& threads() {
 int thread_count() { return threads(); }
 
 void set_thread_count(int n) {
-  if (n < 1 || n > 256) throw Error("ERR_SDPO_ARGUMENT", str("threads: expected 1..256, got ", n));
+  if (n < 1 || n > kMostThreads)
+    throw Error("ERR_SDPO_ARGUMENT", str("threads: expected 1..", kMostThreads, ", got ", n));
   threads() = n;
 }
 

@@ -377,3 +377,27 @@ describe("distill_loss", () => {
     expect(gradient).toEqual([...Array(9).fill(false), ...Array(9).fill(true)]);
   });
 });
+
+test("in place, the student's logits may not be the teacher's memory", async () => {
+  const batch = batchOf(4, 9, 5);
+  const logits = Tensor.from(device, new Float32Array(7 * 9), [7, 9]);
+  const row = (data: Float32Array | Int32Array) => Tensor.from(device, data, [4]);
+  const rows = {
+    tokenIds: row(batch.tokenIds),
+    weights: row(batch.weights),
+    coefficients: row(batch.coefficients),
+  };
+  const loss = (student: [number, number], teacher: [number, number], inPlace: boolean) => {
+    const inputs = {
+      studentLogits: logits.rows(...student),
+      teacherLogits: logits.rows(...teacher),
+      ...rows,
+    };
+    return run(device, "distill_loss", inputs, { inPlace });
+  };
+  await expect(loss([0, 4], [3, 7], true)).rejects.toMatchObject({
+    code: "ERR_SDPO_OP",
+    message: expect.stringMatching(/in_place: the gradient would overwrite logits of the teacher/),
+  });
+  await loss([0, 4], [3, 7], false);
+});

@@ -189,6 +189,19 @@ describe("linear losses", () => {
     expect((await out.dHead!.readFloats()).every((x) => x === 0)).toBe(true);
   });
 
+  test("chunks that no memory holds are refused, not wrapped around", async () => {
+    const [n, v] = [2 ** 20, 2 ** 44];
+    const inputs = {
+      hidden: tensor(new Float32Array(0), [n, 0]),
+      head: tensor(new Float32Array(0), [v, 0]),
+      tokenIds: tensor(new Int32Array(n), [n]),
+    };
+    await expect(run(device, "linear_statistics", inputs, { chunkTokens: n })).rejects.toMatchObject({
+      code: "ERR_SDPO_ARGUMENT",
+      message: expect.stringMatching(/too large/),
+    });
+  });
+
   test("memory does not grow with tokens x vocabulary", async () => {
     using own = await openDevice("cpu");
     const [n, v, d, chunkTokens] = [512, 4096, 8, 16];

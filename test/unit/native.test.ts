@@ -22,6 +22,12 @@ describe("tensors", () => {
     expect([...(await tensor.read())]).toEqual([1, 2, 3, 4]);
   });
 
+  test("are made from shared memory as well", async () => {
+    const data = new Float32Array(new SharedArrayBuffer(24), 4, 3);
+    data.set([1, 2, 3]);
+    expect([...(await Tensor.from(device, data, [3]).read())]).toEqual([1, 2, 3]);
+  });
+
   test("a transferred array is refused by its length, not read", () => {
     const data = new Float32Array(4);
     structuredClone(data.buffer, { transfer: [data.buffer] });
@@ -69,6 +75,8 @@ describe("refused", () => {
     ["shape with a negative size", () => Tensor.zeros(device, [-1]), /size -1/],
     ["shape with a fraction", () => Tensor.zeros(device, [1.5]), /size 1\.5/],
     ["shape of seven dimensions", () => Tensor.zeros(device, [1, 1, 1, 1, 1, 1, 1]), /at most 6/],
+    ["shape with a size that is no number", () => Tensor.zeros(device, [1n as never]), /size nan at 0/],
+    ["a size beside 0 that no tensor has", () => Tensor.zeros(device, [0, 2 ** 40, 2 ** 40]), /too large/],
     ["data of another length", () => Tensor.from(device, new Float32Array(3), [2, 2]), /expected 4 .* got 3/],
     ["data that is a list", () => Tensor.from(device, [1, 2] as never, [2]), /expected a Float32Array/],
     [
@@ -76,6 +84,9 @@ describe("refused", () => {
       () => Tensor.from(device, Int32Array.of(1), [1], { dtype: "f32" }),
       /does not hold f32/,
     ],
+    ["dtype that is no text", () => Tensor.zeros(device, [1], { dtype: Symbol("f32") as never }), /dtype/],
+    ["rows that are no numbers", () => vector().rows(0n as never, 1), /rows: expected two numbers/],
+    ["reshape to a number", () => vector().reshape(3 as never), /shape: expected a list of sizes, got 3/],
     ["unknown dtype", () => Tensor.zeros(device, [1], { dtype: "f64" as never }), /dtype 'f64'/],
     ["rows outside", () => Tensor.zeros(device, [2, 2]).rows(1, 3), /rows \[1,3\) leave \[2,2\]/],
     ["rows of a number", () => Tensor.from(device, Float32Array.of(3), []).rows(0, 1), /leave \[\]/],
@@ -222,6 +233,14 @@ describe("worker threads", () => {
     const { stdout } = await promisify(execFile)(process.execPath, ["-e", main]);
     expect(stdout.trim()).toBe("standing");
   });
+});
+
+test.each(["many", "0", "257", "2x"])("SDPO_THREADS=%s is refused", async (threads) => {
+  const load = `import(${JSON.stringify(new URL("../../dist/index.js", import.meta.url).href)})
+    .then(({ openDevice }) => openDevice("cpu")).catch(({ code, message }) => console.log(code, message));`;
+  const env = { ...process.env, SDPO_THREADS: threads };
+  const { stdout } = await promisify(execFile)(process.execPath, ["-e", load], { env });
+  expect(stdout).toMatch(`ERR_SDPO_ARGUMENT SDPO_THREADS: expected 1..256, got '${threads}'`);
 });
 
 test("what was built is reported, and the instruction sets that run here", () => {
