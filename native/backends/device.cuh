@@ -4,7 +4,9 @@
 // Names beyond CUDA's own (threadIdx, __syncthreads, __shfl_xor_sync, atomicAdd, ...):
 //   bf16, bf16x8, to_f32, to_bf16       the stored type; rounds to nearest even
 //   ld16, st16, ld16_once, st16_once    one 16-byte access; `once`: not kept in the caches
-//   Smem::take<T>(n, align), SHARED     dynamic and static shared memory; never `__shared__`
+//   Smem::take<T>(n, align), SHARED     dynamic and static shared memory; never `__shared__`. What other
+//                                       blocks of a cluster reach is taken before the cluster_sync that they
+//                                       wait for
 //   exp2_fast, log2_fast                the special function unit's (ex2.approx, lg2.approx)
 //   mma_bf16, ldmatrix_x4[_trans]       16x8x16 tensor core product, and its loads
 //   copy16_async, copy_commit, copy_wait<n>   16 bytes global -> shared, this thread's groups

@@ -10,7 +10,7 @@ struct NegativeLogprob {
 
 void launch_cross_entropy(const GpuCall& call) {
   TokenCall rows{};
-  rows.logits = logits_of(call.in(0), "logits");
+  rows.logits = logits_of(call.in(0));
   rows.v = int(call.in(0).shape[1]);
   rows.token_ids = call.in_as<int32_t>(1);
   rows.weights = call.in_as<float>(2);
@@ -19,7 +19,7 @@ void launch_cross_entropy(const GpuCall& call) {
   rows.scale = kLog2e;
   rows.token_loss = call.out_as<float>(0);
   rows.logprobs = call.out_as<float>(1);
-  if (call.has_out(2)) rows.dlogits = logits_of(call.out(2), "dlogits");
+  if (call.has_out(2)) rows.dlogits = logits_of(call.out(2));
   launch_token_loss(call, rows, NegativeLogprob{}, call.in(0).shape[0]);
 }
 

@@ -39,31 +39,19 @@ void distill_outputs(OpSchema& op) {
 
 namespace {
 
-uint64_t bytes_of(const sdpo_tensor& t) {
-  return uint64_t(t.shape[0] * t.shape[1] * dtype_bytes(DType(t.dtype)));
-}
-
-// Whether the student's logits share memory with an input.
-bool overlap(const Call& call, int input) {
-  const auto *a = call.in_as<const char>(0), *b = call.in_as<const char>(input);
-  return b && a < b + bytes_of(call.in(input)) && b < a + bytes_of(call.in(0));
-}
-
 void distill_loss(const Call& call) {
   DistillRows rows{};
   rows.student = LogitMatrix::of(call.in(0));
   rows.teacher = LogitMatrix::of(call.in(1));
   if (call.has_in(2)) rows.initial = LogitMatrix::of(call.in(2));
   const DistillOptions options(call.attributes(), rows.student.v);
-  check_distill_inputs(options, call.has_in(2), call.has_in(7));
+  check_distill_inputs(options, &call.in(0), call.flag(kDistillAttributes));
   rows.rows = call.in(0).shape[0];
   rows.token_ids = call.in_as<int32_t>(3);
   rows.weights = call.in_as<float>(4);
   rows.coefficients = call.in_as<float>(5);
   rows.old_logprobs = call.in_as<float>(6);
   rows.advantages = call.in_as<float>(7);
-  if (options.gradient && call.flag(kDistillAttributes) && (overlap(call, 1) || overlap(call, 2)))
-    throw Error("ERR_SDPO_OP", "in_place: the gradient would overwrite logits of the teacher");
   for (int i = 0; i < kDistillOutputs; i++) rows.out[i] = call.out_as<float>(i);
   if (options.gradient) rows.dlogits = LogitMatrix::of(call.out(kDistillOutputs));
   check_token_ids(rows.token_ids, rows.rows, rows.student.v);

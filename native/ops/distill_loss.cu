@@ -2,7 +2,7 @@
 // ones take a cluster of up to 8, so that every logit is read once and the gradient written once; elsewhere,
 // and where a row exceeds a cluster's shared memory, the row goes in parts (distill_parts.cuh).
 // A token id outside the vocabulary makes its row NaN. A row's bits depend on nothing but the row, V, the
-// dtypes and whether the device has clusters. Logits need 16-byte alignment.
+// dtypes and whether the device has clusters.
 #include <utility>
 
 #include "ops/distill_parts.cuh"
@@ -17,10 +17,10 @@ Kind divergence_of(const DistillOptions& options) {
 
 DistillCall bind(const GpuCall& call, const DistillOptions& options) {
   DistillCall row{};
-  row.student = logits_of(call.in(0), "student_logits");
-  row.teacher = logits_of(call.in(1), "teacher_logits");
+  row.student = logits_of(call.in(0));
+  row.teacher = logits_of(call.in(1));
   if (call.has_in(2) && options.teacher_rate != 1) {
-    row.initial = logits_of(call.in(2), "initial_teacher_logits");
+    row.initial = logits_of(call.in(2));
     if (options.teacher_rate == 0) row.teacher = std::exchange(row.initial, Logits{});
   }
   row.token_ids = call.in_as<int32_t>(3);
@@ -29,7 +29,7 @@ DistillCall bind(const GpuCall& call, const DistillOptions& options) {
   row.old_logprobs = call.in_as<float>(6);
   row.advantages = call.in_as<float>(7);
   for (int i = 0; i < kDistillOutputs; i++) row.out[i] = call.out_as<float>(i);
-  if (options.gradient) row.dlogits = logits_of(call.out(kDistillOutputs), "dlogits");
+  if (options.gradient) row.dlogits = logits_of(call.out(kDistillOutputs));
   row.v = int(call.in(0).shape[1]);
   row.top_k = !options.tail && options.top_k == row.v ? 0 : int(options.top_k);
   row.credit = options.credit;
@@ -61,7 +61,7 @@ void launch_kind(const GpuCall& call, const DistillCall& row, int64_t n) {
 void launch_distill_loss(const GpuCall& call) {
   const int64_t n = call.in(0).shape[0], v = call.in(0).shape[1];
   const DistillOptions options(call.attributes(), v);
-  check_distill_inputs(options, call.has_in(2), call.has_in(7));
+  check_distill_inputs(options, &call.in(0), call.flag(kDistillAttributes));
   const DistillCall row = bind(call, options);
   if (n == 0) return;
   if (options.credit != Credit::Logit) return launch_kind<Kind::Token>(call, row, n);

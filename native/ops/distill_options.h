@@ -4,9 +4,12 @@
 #include <cmath>
 #include <cstdint>
 
+#include "backends/abi.h"
 #include "core/error.h"
 
 namespace sdpo {
+
+constexpr int kDistillAttributes = 9;  // and in_place after them
 
 enum class Credit : int32_t { Logit, Token, Sequence };
 
@@ -32,15 +35,25 @@ struct DistillOptions {
         gradient(a[8] != 0) {}
 };
 
-// Throws where optional inputs and attributes do not belong together.
-inline void check_distill_inputs(const DistillOptions& options, bool has_initial, bool has_advantages) {
+inline bool share_memory(const sdpo_tensor& x, const sdpo_tensor& y) {
+  const auto end = [](const sdpo_tensor& t) {
+    return static_cast<const char*>(t.data) + t.shape[0] * t.shape[1] * (t.dtype == SDPO_BF16 ? 2 : 4);
+  };
+  return x.data && y.data && x.data < end(y) && y.data < end(x);
+}
+
+// Throws where inputs and attributes do not belong together; `inputs` in the schema's order.
+inline void check_distill_inputs(const DistillOptions& options, const sdpo_tensor* inputs, bool in_place) {
+  const bool has_initial = inputs[2].data, has_advantages = inputs[7].data;
+  if (options.gradient && in_place &&
+      (share_memory(inputs[0], inputs[1]) || share_memory(inputs[0], inputs[2])))
+    throw Error("ERR_SDPO_OP", "in_place: the gradient would overwrite logits of the teacher");
   if (has_initial == std::isnan(options.teacher_rate))
     throw Error("ERR_SDPO_OP", "teacher_rate and initial_teacher_logits belong together");
   if (options.credit == Credit::Sequence && options.gradient && !has_advantages)
     throw Error("ERR_SDPO_OP", "advantages: credit sequence needs them (its statistics: gradient false)");
 }
 
-constexpr int kDistillAttributes = 9;
 constexpr double kTailFloor = 9.999999500000017e-8;  // the least mass of the tail, 1 - exp(-1e-7)
 
 // The outputs that are one number a row, in the order of distill_outputs.

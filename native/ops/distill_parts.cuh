@@ -30,7 +30,8 @@ DEV_INLINE GlobalPair global_pair(const DistillCall& call, int64_t row, int part
 }
 
 // Over every column, or with `chosen` over the chosen ones alone.
-__global__ void __launch_bounds__(kRowThreads) distill_part_sums(DistillCall call, Parts parts, bool chosen) {
+__global__ void __launch_bounds__(kRowThreads, 4)
+    distill_part_sums(DistillCall call, Parts parts, bool chosen) {
   SHARED(PairSums, warps, kRowThreads / 32);
   const Part at(parts);
   const int64_t row = parts.first_row + at.row;
@@ -47,7 +48,7 @@ __global__ void __launch_bounds__(kRowThreads) distill_part_sums(DistillCall cal
 }
 
 // One block a row.
-__global__ void __launch_bounds__(kRowThreads) distill_part_choose(DistillCall call, Parts parts) {
+__global__ void __launch_bounds__(kRowThreads, 4) distill_part_choose(DistillCall call, Parts parts) {
   const Team team{0, 1};
   Smem smem;
   TopKSpace space(smem, team);
@@ -61,7 +62,7 @@ __global__ void __launch_bounds__(kRowThreads) distill_part_choose(DistillCall c
 }
 
 template <Kind kind>
-__global__ void __launch_bounds__(kRowThreads) distill_part_buckets(DistillCall call, Parts parts) {
+__global__ void __launch_bounds__(kRowThreads, 4) distill_part_buckets(DistillCall call, Parts parts) {
   SHARED(BucketSums, warps, kRowThreads / 32);
   const Part at(parts);
   const bool top = call.top_k > 0;
@@ -77,7 +78,7 @@ __global__ void __launch_bounds__(kRowThreads) distill_part_buckets(DistillCall 
 }
 
 template <Kind kind>
-__global__ void __launch_bounds__(kRowThreads) distill_part_gradient(DistillCall call, Parts parts) {
+__global__ void __launch_bounds__(kRowThreads, 4) distill_part_gradient(DistillCall call, Parts parts) {
   SHARED(Factors, factors, 1);
   const Part at(parts);
   const int64_t row = parts.first_row + at.row;

@@ -1,6 +1,8 @@
 // A row pair read once: its slices lie in the shared memory of one block, or of a cluster (sm_90), and the
 // gradient goes straight from there to memory.
 #pragma once
+#include <type_traits>
+
 #include "ops/distill_row.cuh"
 #include "ops/distill_topk.cuh"
 
@@ -43,6 +45,10 @@ DEV_INLINE void read_token_logits(const DistillCall& call, int64_t row, RowFacts
         mix(read_logit(call.initial, row, call.v, token), facts.teacher_token_logit, call.teacher_rate);
 }
 
+struct NoSpace {
+  DEV_INLINE NoSpace(Smem&, const Team&) {}
+};
+
 template <class T, Kind kind>
 __global__ void __launch_bounds__(kRowThreads, kind == Kind::Tail ? 2 : 3)
     distill_resident(DistillCall call, RowPlan plan) {
@@ -53,6 +59,8 @@ __global__ void __launch_bounds__(kRowThreads, kind == Kind::Tail ? 2 : 3)
   PairSums* all = smem.take<PairSums>(slots);
   BucketSums* buckets = smem.take<BucketSums>(slots);
   Factors* factors = smem.take<Factors>(1);
+  // Taken before load_pair's barrier: other blocks write there.
+  std::conditional_t<kind == Kind::Tail, TopKSpace, NoSpace> space(smem, team);
   RowFacts facts;
   if (threadIdx.x == 0) read_token_logits(call, row, facts);
   const SharedPair<T> pair = load_pair<T>(call, plan, team, row, smem);
@@ -61,7 +69,6 @@ __global__ void __launch_bounds__(kRowThreads, kind == Kind::Tail ? 2 : 3)
   const PairSums mine = pair_sums<divergence, kind == Kind::Forward>(pair, call.scale);
   Chosen chosen{};
   if constexpr (kind == Kind::Tail) {
-    TopKSpace space(smem, team);
     publish_maximum(space, team, mine.student.max);
     facts.all = merge_team(mine, all, team, call.scale);
     chosen = find_chosen(pair, call.top_k, mine.student.max, sizeof(T) == 2 ? 16 : 0, space, team);

@@ -15,16 +15,14 @@ constexpr int kGroup = 8;
 constexpr float kLn2 = 0.693147180559945309f;
 constexpr float kLog2e = 1.44269504088896341f;
 
-// Logits, row-major, f32 or bf16; null where there are none.
+// Logits, row-major, f32 or bf16; null where there are none. aligned: to 16 bytes, else read one by one.
 struct Logits {
   void* data;
-  bool is_bf16;
+  bool is_bf16, aligned;
 };
 
-inline Logits logits_of(const sdpo_tensor& t, const char* name) {
-  if (reinterpret_cast<uintptr_t>(t.data) % 16)
-    throw Error("ERR_SDPO_OP", str(name, ": the address must be a multiple of 16"));
-  return {t.data, t.dtype == SDPO_BF16};
+inline Logits logits_of(const sdpo_tensor& t) {
+  return {t.data, t.dtype == SDPO_BF16, reinterpret_cast<uintptr_t>(t.data) % 16 == 0};
 }
 
 // The columns first, first + 1, ... of a row, as `groups` groups; group 0 starts at element `origin`.
@@ -77,7 +75,8 @@ DEV_INLINE void read_group(const T* matrix, const Slice& slice, int group, float
   const int left = slice.v - slice.first - kGroup * group;
   for (int j = 0; j < kGroup; j++) x[j] = j < left ? widen(from[j]) : -INFINITY;
 }
-DEV_INLINE void read_group(const Logits& m, const Slice& slice, int group, float (&x)[kGroup]) {
+DEV_INLINE void read_group(const Logits& m, Slice slice, int group, float (&x)[kGroup]) {
+  slice.aligned = slice.aligned && m.aligned;
   if (m.is_bf16) return read_group(static_cast<const bf16*>(m.data), slice, group, x);
   read_group(static_cast<const float*>(m.data), slice, group, x);
 }
@@ -90,7 +89,8 @@ DEV_INLINE void write_group(T* matrix, const Slice& slice, int group, const floa
   for (int j = 0; j < kGroup; j++)
     if (j < left) narrow(x[j], to + j);
 }
-DEV_INLINE void write_group(const Logits& m, const Slice& slice, int group, const float (&x)[kGroup]) {
+DEV_INLINE void write_group(const Logits& m, Slice slice, int group, const float (&x)[kGroup]) {
+  slice.aligned = slice.aligned && m.aligned;
   if (m.is_bf16) return write_group(static_cast<bf16*>(m.data), slice, group, x);
   write_group(static_cast<float*>(m.data), slice, group, x);
 }
@@ -223,7 +223,7 @@ DEV_INLINE Sums merge_parts(const Sums* parts, int count, float scale) {
 template <class T>
 DEV_INLINE void load_slice(T* to, const Logits& m, const Slice& slice, bool bulk, uint64_t* arrived) {
 #if DEV_HAS_CLUSTER
-  if (bulk && slice.aligned && m.is_bf16 == (sizeof(T) == 2)) {
+  if (bulk && slice.aligned && m.aligned && m.is_bf16 == (sizeof(T) == 2)) {
     const int end = slice.groups, whole = end && !slice.whole(end - 1) ? end - 1 : end;
     const T* matrix = static_cast<const T*>(m.data);
     if (threadIdx.x == 0 && whole) {

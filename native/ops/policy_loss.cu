@@ -27,7 +27,7 @@ struct ClippedLoss {
 void launch_policy_loss(const GpuCall& call) {
   const PolicyOptions options(call.attributes());
   TokenCall rows{};
-  rows.logits = logits_of(call.in(0), "logits");
+  rows.logits = logits_of(call.in(0));
   rows.v = int(call.in(0).shape[1]);
   rows.token_ids = call.in_as<int32_t>(1);
   rows.weights = call.in_as<float>(2);
@@ -37,7 +37,7 @@ void launch_policy_loss(const GpuCall& call) {
   rows.token_loss = call.out_as<float>(0);
   rows.logprobs = call.out_as<float>(1);
   rows.entropy = call.out_as<float>(2);
-  if (options.gradient) rows.dlogits = logits_of(call.out(kPolicyOutputs), "dlogits");
+  if (options.gradient) rows.dlogits = logits_of(call.out(kPolicyOutputs));
   const PolicyClips<double>& c = options.clips;
   const ClippedLoss loss{{float(c.low), float(c.high), float(c.dual), float(c.kl_coefficient), c.kl_kind},
                          call.in_as<float>(4),

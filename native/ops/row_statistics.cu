@@ -1,5 +1,5 @@
 // row_statistics on a GPU (outputs: row_statistics.cpp): one block a row, every logit read once.
-// A token id outside the vocabulary makes its row NaN. Logits need 16-byte alignment.
+// A token id outside the vocabulary makes its row NaN.
 #include "ops/loss_rows.cuh"
 
 namespace sdpo {
@@ -46,7 +46,7 @@ void launch_row_statistics(const GpuCall& call) {
   const sdpo_tensor& logits = call.in(0);
   if (logits.shape[0] == 0) return;
   StatisticsCall rows{};
-  rows.logits = logits_of(logits, "logits");
+  rows.logits = logits_of(logits);
   rows.v = int(logits.shape[1]);
   rows.scale = float(kLog2e / call.number(0));
   rows.token_ids = call.in_as<int32_t>(1);
