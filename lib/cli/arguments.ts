@@ -1,4 +1,5 @@
 import { InvalidArgumentError, Option } from "commander";
+import { environments } from "../environments/index.js";
 
 /** A parser of numbers in a range, for commander: what does not fit is a usage error. */
 export function numberIn(low: number, high: number, kind: "integer" | "number" = "number") {
@@ -27,7 +28,28 @@ export const dtypeOption = () =>
     "f32",
     "bf16",
   ]);
-export const environmentOption = () => new Option("-e, --environment <name>", "mcq, exact, house-dates");
+export const environmentOption = () =>
+  new Option("-e, --environment <name>", `the kind of task: ${Object.keys(environments).join(", ")}`);
+
+/** Options of environments with their defaults, for help. */
+export const ENVIRONMENT_OPTIONS: Readonly<Record<string, Record<string, unknown>>> = {
+  mcq: { formatFeedback: false, omitReasoningRequest: false },
+  exact: { ignoreCase: false },
+  "house-dates": { seed: 0, customers: 4, feedback: "rules", trainTasks: 4096, testTasks: 256 },
+};
+
+/** What help says of `--option`. */
+export const OPTION_NOTES = `
+Options of the environments, with their defaults, for --option:
+${Object.entries(ENVIRONMENT_OPTIONS)
+  .map(
+    ([name, options]) =>
+      `  ${name}: ${Object.entries(options)
+        .map((pair) => pair.join("="))
+        .join(", ")}`,
+  )
+  .join("\n")}
+`;
 export const environmentOptionsOption = () =>
   new Option("--option <name=value>", "an option of the environment; may be repeated").argParser(collect);
 export const seedOption = () =>

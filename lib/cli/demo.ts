@@ -18,7 +18,7 @@ export function demoCommand(io: CliIo): Command {
   return new Command("demo")
     .description("watch SDPO and GRPO learn a small task, side by side")
     .addOption(seedOption().default(0))
-    .option("--steps <n>", "training steps of each, 128 generations a step", countFrom(1))
+    .option("--steps <n>", "training steps of each, 128 generations a step; 80 by default", countFrom(1))
     .addHelpText("after", NOTES)
     .action(async ({ seed, steps }: { seed: number; steps?: number }) => {
       const { runDemo } = await import("../demo/demo.js");

@@ -2,7 +2,7 @@ import { existsSync, readFileSync, statfsSync } from "node:fs";
 import { createRequire } from "node:module";
 import { arch, cpus, release, totalmem } from "node:os";
 import { Command } from "commander";
-import { type Addon, addon } from "../native/load.js";
+import { type Addon, addon, BUILD_COMMAND } from "../native/load.js";
 import { availableMemory, bytes, type CliIo, print, printJson, printPairs } from "./io.js";
 
 interface Diagnosis {
@@ -28,6 +28,7 @@ export function doctorCommand(io: CliIo): Command {
   return new Command("doctor")
     .description("what was built, which devices there are, what is missing and how to get it")
     .option("--json", "as JSON")
+    .addHelpText("after", "\nExample:\n  sdpo doctor --json\n")
     .action((options: { json?: boolean }) => {
       const diagnosis = diagnose();
       if (options.json) printJson(io, diagnosis);
@@ -84,7 +85,7 @@ function bf16Support(): Diagnosis["bf16"] {
 
 function gemmLine(gemm: string): string {
   if (gemm.includes("oneDNN")) return gemm;
-  return `${gemm} (for oneDNN, which may be faster: install libdnnl-dev, then npm run build)`;
+  return `${gemm} (for oneDNN, which may be faster: install libdnnl-dev, then run ${BUILD_COMMAND})`;
 }
 
 function printDiagnosis(io: CliIo, d: Diagnosis): void {

@@ -8,6 +8,7 @@ import {
   environmentOptionsOption,
   modelOption,
   numberIn,
+  OPTION_NOTES,
   seedOption,
 } from "./arguments.js";
 import { type CliIo, interruptible, print, printJson } from "./io.js";
@@ -53,7 +54,7 @@ export function evalCommand(io: CliIo): Command {
     .option("--top-p <x>", "keep the most probable tokens with this mass", numberIn(1e-6, 1), 0.95)
     .option("-n, --max-tokens <n>", "of a completion", countFrom(1), 256)
     .option("--max-prompt-tokens <n>", "tasks with longer prompts are left out", countFrom(1), 2048)
-    .option("--limit <n>", "only the first so many tasks that fit", countFrom(1))
+    .option("--limit <n>", "only the first so many tasks that fit; all by default", countFrom(1))
     .option("--batch <n>", "rollouts generated at the same time", countFrom(1), 64)
     .option("--thinking", "let the chat template open a thinking block")
     .addOption(seedOption().default(0))
@@ -61,7 +62,7 @@ export function evalCommand(io: CliIo): Command {
     .addOption(dtypeOption())
     .option("--rows <file>", "write every completion with its reward to this file, one JSON object a line")
     .option("--json", "print the report as JSON")
-    .addHelpText("after", EXAMPLE)
+    .addHelpText("after", OPTION_NOTES + EXAMPLE)
     .action(async (options: Options) => {
       await interruptible((signal) => evaluateModel(io, options, signal));
     });

@@ -2,7 +2,7 @@ import { stat } from "node:fs/promises";
 import { join } from "node:path";
 import { Command } from "commander";
 import { SdpoError } from "../errors.js";
-import { environmentOption, environmentOptionsOption } from "./arguments.js";
+import { environmentOption, environmentOptionsOption, OPTION_NOTES } from "./arguments.js";
 import { type CliIo, print, printJson } from "./io.js";
 
 interface Options {
@@ -32,7 +32,7 @@ export function inspectCommand(io: CliIo): Command {
     .addOption(environmentOption())
     .addOption(environmentOptionsOption())
     .option("--json", "as JSON")
-    .addHelpText("after", EXAMPLES)
+    .addHelpText("after", OPTION_NOTES + EXAMPLES)
     .action(async (path: string, options: Options) => {
       const report = await inspect(path, options);
       if (options.json) printJson(io, report);

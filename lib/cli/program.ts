@@ -21,7 +21,13 @@ Examples:
   sdpo eval -m model -e mcq -d test.json --max-tokens 64
   sdpo doctor
 
-"sdpo <command> --help" says more.
+"sdpo <command> --help" says more. The exit code is 0 when done, 1 for an error, 2 for wrong usage, 130 when interrupted.
+
+Environment variables:
+  SDPO_THREADS  threads of the processor; all it has by default
+  SDPO_ISA      baseline, avx2 or avx512; the best that runs here by default
+  SDPO_GEMM     builtin or onednn; the fastest by default
+  SDPO_DEBUG    1 shows where an error came from
 `;
 
 function buildProgram(io: CliIo): Command {

@@ -116,7 +116,8 @@ export function parseSettings(settings: readonly string[], keys: readonly KeyInf
 
 /** An environment's options with those of `--option name=value` over them, each name once. Throws ERR_SDPO_CONFIG. */
 export function parseOptions(pairs: readonly string[], base: unknown = {}): Values {
-  const given: Values = {};
+  // Without a prototype, so that __proto__ is a name like any other, and refused as one.
+  const given: Values = Object.create(null);
   for (const pair of pairs) {
     const [name, raw] = splitPair("--option", pair, "formatFeedback=true");
     if (Object.hasOwn(given, name)) throw configError(`--option: ${name} is given twice; keep one of them`);

@@ -6,6 +6,7 @@ import {
   environmentOption,
   environmentOptionsOption,
   modelOption,
+  OPTION_NOTES,
   seedOption,
 } from "./arguments.js";
 import { type CliIo, interruptible, print } from "./io.js";
@@ -16,7 +17,9 @@ interface Options extends ConfigOptions {
 }
 
 const EXAMPLES = `
-Learns the answers that the environment knows for its tasks, nothing else, and writes the model.
+Learns the answers that the environment knows for its tasks, nothing else, and writes the model. Needs a model, an
+environment, data and an output, from --config or the options above. Every other key has a default: --seed 0, --device
+auto; --keys lists all of them.
 
 Example:
   sdpo sft -m model.gguf -e mcq -d train.json -o warm --option omitReasoningRequest=true \\
@@ -37,7 +40,7 @@ export function sftCommand(io: CliIo): Command {
     .addOption(seedOption())
     .addOption(deviceOption())
     .option("--keys", "list all keys, and end")
-    .addHelpText("after", EXAMPLES)
+    .addHelpText("after", OPTION_NOTES + EXAMPLES)
     .action((options: Options) => interruptible((signal) => warmStart(io, options, signal)));
 }
 

@@ -10,6 +10,7 @@ import {
   environmentOption,
   environmentOptionsOption,
   modelOption,
+  OPTION_NOTES,
   seedOption,
 } from "./arguments.js";
 import { type CliIo, onStop, print } from "./io.js";
@@ -22,14 +23,16 @@ interface Options extends ConfigOptions {
 }
 
 const EXAMPLES = `
-A configuration is put together from --preset, then --config, then the options above and --set.
+A configuration is put together from --preset, then --config, then the options above and --set. It needs a model, an
+environment, data and an output; with --resume they are those of the run folder. Every other key has a default: --steps
+100, --seed 0, --device auto; --keys lists all of them.
 
 Examples:
   sdpo train --preset smollm2-cpu -m model -d train.json -o runs/first --dry-run
   sdpo train --preset smollm2-cpu -m model -d train.json -o runs/first --set alpha=1 --set steps=50
   sdpo train --resume -o runs/first
 
-Ctrl-C finishes the step and writes a checkpoint; a second one exits at once.
+Ctrl-C or SIGTERM finishes the step and writes a checkpoint; a second one exits at once.
 `;
 
 /** `sdpo train`. */
@@ -51,7 +54,7 @@ export function trainCommand(io: CliIo): Command {
     .option("--dry-run", "show sizes, tokens and memory of what would run, and end")
     .option("--json", "with --dry-run: as JSON")
     .option("--keys", "list all keys of the configuration, and end")
-    .addHelpText("after", EXAMPLES)
+    .addHelpText("after", OPTION_NOTES + EXAMPLES)
     .action((options: Options) => train(io, options));
 }
 

@@ -1,7 +1,8 @@
 import { SdpoError, show } from "../errors.js";
 import type { ChatMessage } from "../text/tokenizer.js";
+import { checkTokenIds } from "./check.js";
 import { GenerationEngine } from "./generation.js";
-import { checkTokenIds, type Model } from "./model.js";
+import type { Model } from "./model.js";
 import { checkSampling, refuseUnknownOptions, type SamplingOptions } from "./sampling.js";
 
 /** What a model is asked: a conversation, or token ids as they are. */

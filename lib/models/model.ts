@@ -1,6 +1,6 @@
 import { join } from "node:path";
 import { SdpoError, show } from "../errors.js";
-import { Device } from "../native/device.js";
+import type { Device } from "../native/device.js";
 import {
   addon,
   asSdpoError,
@@ -13,6 +13,7 @@ import {
 import { run } from "../native/run.js";
 import { Tensor } from "../native/tensor.js";
 import { Tokenizer } from "../text/tokenizer.js";
+import { checkConfig, checkOptions, checkPacked, checkTokenIds } from "./check.js";
 import { type ModelConfig, ropeTables } from "./formats/config.js";
 import { matrixShape, type TensorSource } from "./formats/files.js";
 import { readGgufMetadata } from "./formats/gguf.js";
@@ -88,7 +89,7 @@ export class Model {
     if (typeof path !== "string" || path === "") {
       throw new SdpoError("ERR_SDPO_ARGUMENT", `path: expected a model's folder or file, got ${show(path)}`);
     }
-    checkDevice(options);
+    checkOptions(options);
     const { config, parameters, tokenizerPath } = await readModel(path);
     const stored = [...parameters.values()].every((source) => source.dtype === "BF16") ? "bf16" : "f32";
     const tokenizer = await loadTokenizer(tokenizerPath);
@@ -108,18 +109,14 @@ export class Model {
     config: ModelConfig,
     options: { device: Device; dtype?: "f32" | "bf16"; tokenizer?: Tokenizer },
   ): Model {
-    checkDevice(options);
-    const { tokenizer } = options;
-    if (tokenizer !== undefined && !(tokenizer instanceof Tokenizer)) {
-      const problem = `tokenizer: expected a Tokenizer, got ${show(tokenizer)}`;
-      throw new SdpoError("ERR_SDPO_ARGUMENT", problem);
-    }
+    checkConfig(config);
+    checkOptions(options);
     return new Model(
       options.device,
       config,
       { path: "", tokenizerPath: "" },
       options.dtype ?? "f32",
-      tokenizer,
+      options.tokenizer,
     );
   }
 
@@ -208,6 +205,7 @@ export class Model {
     rows: Int32Array,
     options: ForwardOptions = {},
   ): Promise<{ hidden: Tensor; tape?: Tape }> {
+    checkPacked(packed, rows);
     const tensors = {
       ids: Tensor.from(this.device, packed.ids, [packed.ids.length]),
       positions: Tensor.from(this.device, packed.positions, [packed.positions.length]),
@@ -254,7 +252,7 @@ export class Model {
     const all = Int32Array.from({ length: packed.ids.length }, (_, i) => i);
     const { hidden } = await this.forward(packed, all, { ...options, keep: false });
     using rowsOfAll = hidden;
-    using head = this.head(options.slot);
+    using head = this.head(options?.slot);
     const out: Float32Array[] = [];
     for (const rows of packed.rows) {
       using index = Tensor.from(this.device, rows, [rows.length]);
@@ -280,7 +278,7 @@ export class Model {
   }
 
   async #crossEntropyGradient(ids: Int32Array[], options: { recompute?: boolean; share?: boolean }) {
-    const packed = packSequences(ids, options.share ?? true);
+    const packed = packSequences(ids, options?.share ?? true);
     const rows = Int32Array.from(packed.rows.flatMap((r) => [...r.subarray(0, -1)]));
     const targets = Int32Array.from(ids.flatMap((sequence) => [...sequence.subarray(1)]));
     const n = targets.length;
@@ -289,7 +287,7 @@ export class Model {
       throw new SdpoError("ERR_SDPO_ARGUMENT", problem);
     }
     await this.zeroGradient();
-    const { recompute = false } = options;
+    const { recompute = false } = options ?? {};
     const { hidden, tape } = await this.forward(packed, rows, { keep: true, recompute });
     const inputs = {
       hidden,
@@ -337,7 +335,7 @@ export class Model {
    * transformers loads. Existing files of these names are replaced. Throws ERR_SDPO_FILE.
    */
   async save(folder: string, options: { slot?: string } = {}): Promise<void> {
-    await saveModel(this, folder, options.slot ?? "weight");
+    await saveModel(this, folder, options?.slot ?? "weight");
   }
 
   #checkIds(sequences: readonly ArrayLike<number>[]): Int32Array[] {
@@ -359,29 +357,6 @@ export class Model {
   [Symbol.dispose](): void {
     this.dispose();
   }
-}
-
-/** The ids as an Int32Array of at least one. Throws ERR_SDPO_ARGUMENT naming the place and the value. */
-export function checkTokenIds(ids: ArrayLike<number>, vocabSize: number, what: string): Int32Array {
-  if (typeof ids !== "object" || ids === null || !(ids.length > 0)) {
-    throw new SdpoError("ERR_SDPO_ARGUMENT", `${what}: expected at least one token id, got ${show(ids)}`);
-  }
-  for (let i = 0; i < ids.length; i++) {
-    const id = ids[i]!;
-    if (!Number.isInteger(id) || id < 0 || id >= vocabSize) {
-      throw new SdpoError(
-        "ERR_SDPO_ARGUMENT",
-        `${what}[${i}]: token id ${show(id)} is not in [0, ${vocabSize})`,
-      );
-    }
-  }
-  return Int32Array.from(ids);
-}
-
-function checkDevice(options: { device: Device }): void {
-  if (options?.device instanceof Device) return;
-  const problem = `device: expected what openDevice gives, got ${show(options?.device)}`;
-  throw new SdpoError("ERR_SDPO_ARGUMENT", problem);
 }
 
 /** The tokenizer of a folder or GGUF file; undefined where there is none. */

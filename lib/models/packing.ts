@@ -1,3 +1,5 @@
+import { SdpoError, show } from "../errors.js";
+
 /**
  * Sequences packed as a prefix tree: tokens that sequences share are stored, and computed, once.
  * A segment is a run of tokens with an optional parent, whose tokens (and its parents') it also sees.
@@ -57,9 +59,13 @@ function families(sequences: readonly Int32Array[], members: readonly number[], 
 
 /**
  * Packs sequences of token ids. With `share` (the default) common prefixes become segments that several
- * sequences hang from; results are those of the separate sequences within rounding.
+ * sequences hang from; results are those of the separate sequences within rounding. Throws ERR_SDPO_ARGUMENT.
  */
 export function packSequences(sequences: readonly Int32Array[], share = true): PackedSequences {
+  if (!Array.isArray(sequences) || !sequences.every((sequence) => sequence instanceof Int32Array)) {
+    const problem = `sequences: expected a list of Int32Array, got ${show(sequences)}`;
+    throw new SdpoError("ERR_SDPO_ARGUMENT", problem);
+  }
   const ids: number[] = [];
   const positions: number[] = [];
   const segments: number[] = [];

@@ -1,5 +1,5 @@
 import { createRequire } from "node:module";
-import { dirname } from "node:path";
+import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { SdpoError, type SdpoErrorCode } from "../errors.js";
 
@@ -132,6 +132,8 @@ export interface Addon {
 export type DType = "f32" | "bf16" | "i32" | "u8";
 
 const root = dirname(dirname(dirname(fileURLToPath(import.meta.url))));
+/** The command that builds the addon again, whatever was built before. */
+export const BUILD_COMMAND = `node ${join(root, "native/build.mjs")}`;
 let loaded: Addon | undefined;
 
 /** The native addon; loaded once for each thread. Throws ERR_SDPO_DEVICE where it is missing or stale. */
@@ -145,7 +147,8 @@ export function addon(): Addon {
   } catch (cause) {
     throw new SdpoError(
       "ERR_SDPO_DEVICE",
-      `The native addon cannot be loaded from ${root}: ${(cause as Error).message.split("\n")[0]}. Build it with \`npm run build\`.`,
+      `The native addon cannot be loaded from ${root}: ${(cause as Error).message.split("\n")[0]}. ` +
+        `Build it with \`${BUILD_COMMAND}\`, as the install script does where npm runs it.`,
       { cause },
     );
   }
@@ -153,7 +156,7 @@ export function addon(): Addon {
   if (built !== version) {
     throw new SdpoError(
       "ERR_SDPO_DEVICE",
-      `The native addon was built for version ${built}, the package is ${version}. Rebuild it with \`npm run build\`.`,
+      `The native addon was built for version ${built}, the package is ${version}. Build it again with \`${BUILD_COMMAND}\`.`,
     );
   }
   loaded = candidate;

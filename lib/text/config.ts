@@ -41,8 +41,8 @@ export function withSpecialTokens(
   stops: readonly number[],
 ): TokenizerSpec {
   const further = [config.additional_special_tokens, config.extra_special_tokens]
-    .flatMap((list) => (Array.isArray(list) ? list : []))
-    .map((token) => asString(file, "additional_special_tokens", token?.content ?? token));
+    .flatMap((list) => (typeof list === "object" && list !== null ? Object.values(list) : []))
+    .map((token) => asString(file, "additional_special_tokens", (token as Json | null)?.content ?? token));
   const added = new Map(
     spec.addedTokens.map((token) => [
       token.content,

@@ -144,8 +144,8 @@ export class Tokenizer {
   encode(text: string, options: { special?: boolean; addSpecialTokens?: boolean } = {}): Int32Array {
     if (typeof text !== "string")
       throw new SdpoError("ERR_SDPO_TEXT", `text is ${show(text)}; it must be a string`);
-    const ids = this.#encoder.encode(text, options.special === true);
-    if (options.addSpecialTokens !== true) return Int32Array.from(ids);
+    const ids = this.#encoder.encode(text, options?.special === true);
+    if (options?.addSpecialTokens !== true) return Int32Array.from(ids);
     return Int32Array.from([...this.#spec.prefix, ...ids, ...this.#spec.suffix]);
   }
 
@@ -175,7 +175,7 @@ export class Tokenizer {
    */
   chat(messages: readonly ChatMessage[], options: ChatOptions = {}): { text: string; ids: Int32Array } {
     checkMessages(messages);
-    const { addGenerationPrompt = false, tools = null, ...variables } = options;
+    const { addGenerationPrompt = false, tools = null, ...variables } = options ?? {};
     if (tools !== null) asArray("Tokenizer.chat", "tools", tools);
     const parts = this.#template(tools !== null).render({
       ...variables,
@@ -216,7 +216,8 @@ export class Tokenizer {
   }
 
   /** The bytes of ids that come one after another. */
-  #reader({ skipSpecial = false }: { skipSpecial?: boolean }): (id: number) => Uint8Array {
+  #reader(options: { skipSpecial?: boolean }): (id: number) => Uint8Array {
+    const skipSpecial = options?.skipSpecial === true;
     let between = false;
     return (id) => {
       const bytes = this.#bytesOf(id, skipSpecial);

@@ -1,8 +1,13 @@
 // Runs a TypeScript module in a Node process of its own: node run-ts.mjs <module> [arguments].
-import { runnerImport } from "vite";
+import { createViteServer } from "vitest/node";
 
-await runnerImport(process.argv[2], {
+const server = await createViteServer({
+  appType: "custom",
   configFile: false,
   logLevel: "error",
+  optimizeDeps: { noDiscovery: true },
   oxc: { target: "node20" },
+  server: { middlewareMode: true, watch: null, hmr: false, ws: false },
 });
+await server.ssrLoadModule(process.argv[2]);
+await server.close();
