@@ -83,9 +83,13 @@ async function generate(io: CliIo, prompt: string, options: Options, signal: Abo
   const asked = raw
     ? model.tokenizer.encode(prompt, { addSpecialTokens: true })
     : chatIds(model.tokenizer, [...before, { role: "user", content: prompt }], thinking).ids;
+  let begun = false;
   try {
-    for await (const { text } of model.generate(asked, { ...sampling, signal })) io.stdout.write(text);
+    for await (const { text } of model.generate(asked, { ...sampling, signal })) {
+      begun = true;
+      io.stdout.write(text);
+    }
   } finally {
-    io.stdout.write("\n");
+    if (begun) io.stdout.write("\n");
   }
 }

@@ -63,6 +63,10 @@ async function baseFile({ config, preset, resume, output }: ConfigOptions): Prom
 
 /** The configuration that the options of `train` amount to. Throws ERR_SDPO_CONFIG. */
 export async function readTrainConfig(options: ConfigOptions): Promise<TrainConfig> {
+  const { resume, output, config, preset } = options;
+  if (resume && output === undefined && config === undefined && preset === undefined) {
+    throw new SdpoError("ERR_SDPO_CONFIG", "--resume: name the run folder to go on from with --output");
+  }
   const base = options.preset === undefined ? {} : findPreset(options.preset).values;
   const values = await gather(options, trainKeys, await baseFile(options));
   if (options.option) {

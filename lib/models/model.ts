@@ -135,7 +135,7 @@ export class Model {
     if (this.#tokenizer) return this.#tokenizer;
     throw new SdpoError(
       "ERR_SDPO_TEXT",
-      `${this.path || "this model"} has no tokenizer: token ids can be used, text cannot; put tokenizer.json into its folder`,
+      `${this.path || "this model"} has no tokenizer: token ids can be used, text cannot; load it from a folder with tokenizer.json`,
     );
   }
 

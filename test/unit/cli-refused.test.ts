@@ -127,7 +127,7 @@ describe("the configuration of train refuses", () => {
       () => ({ preset: "grpo", set: ["alpha=1"] }),
       /alpha is used only where algorithm/,
     ],
-    ["resume without a run folder", () => ({ resume: true }), /resume is used only where output names/],
+    ["resume without a run folder", () => ({ resume: true }), /--resume: name the run folder/],
   ];
   test.each(cases)("%s", async (_, options, message) => {
     const rejected = expect(readTrainConfig({ ...least, ...options() })).rejects;
@@ -204,5 +204,15 @@ describe("a command fails", () => {
     expect([result.code, result.out]).toEqual([1, ""]);
     expect(result.err).toMatch(new RegExp(`^sdpo: ${code}: [^\\n]*\\n$`));
     expect(result.err).toMatch(message);
+  });
+});
+
+test("--resume without a run folder says so, and a refused completion prints nothing", async () => {
+  expect((await cli(["train", "--resume"])).err).toMatch(/--resume: name the run folder .* with --output/);
+  const refused = await cli(["generate", "-m", "lib/demo/model", "-n", "100000", "x"]);
+  expect(refused).toMatchObject({
+    code: 1,
+    out: "",
+    err: expect.stringMatching(/exceed the model's 128 positions/),
   });
 });
