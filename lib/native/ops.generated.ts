@@ -48,6 +48,8 @@ export interface OpInputs {
     master?: Tensor;
     /** f32 | bf16 [*N] */
     ema?: Tensor;
+    /** f32 [2] */
+    norm?: Tensor;
   };
   add: {
     /** f32 [*N] */
@@ -363,6 +365,10 @@ export interface OpAttributes {
     gradientScale?: number;
     /** default null */
     emaRate?: number | null;
+    /** default null */
+    clipNorm?: number | null;
+    /** default null */
+    roundingSeed?: number | null;
   };
   add: { [name: string]: never };
   attention_bwd: {

@@ -5,9 +5,11 @@
 //   m <- beta1 m + (1 - beta1) g,  v <- beta2 v + (1 - beta2) g^2,  theta <- theta (1 - lr decay),
 //   theta <- theta - lr m / (1 - beta1^step) / (sqrt(v / (1 - beta2^step)) + epsilon),
 //   ema <- (1 - rate) ema + rate theta.
-// Arithmetic in float32; bf16 arrays are rounded to nearest even. theta is `master` where that is given
-// (parameter becomes its rounding), else `parameter` as stored. Hazard: a bf16 v cannot decay where
-// 1 - beta2 < 2^-9, and a bf16 ema cannot move by less than 2^-9 of itself.
+// With norm (grad_norm's output) gradients are clipped to clip_norm, as torch.nn.utils.clip_grad_norm_ does,
+// and nothing changes where one of them is not finite. Arithmetic in float32; bf16 arrays are rounded to
+// nearest even, or with rounding_seed up or down by chance (stochastic rounding: right on average). theta is
+// `master` where that is given (parameter becomes its rounding), else `parameter` as stored. Hazard: a bf16 v
+// cannot decay where 1 - beta2 < 2^-9, and a bf16 ema cannot move by less than 2^-9 of itself.
 #include "ops/optimizer.h"
 
 #include <algorithm>
@@ -19,7 +21,7 @@
 namespace sdpo {
 namespace {
 
-constexpr int64_t kBlock = 32768;
+constexpr int64_t kBlock = kNormBlock;
 
 int64_t elements(const sdpo_tensor& x) {
   int64_t n = 1;
@@ -27,10 +29,8 @@ int64_t elements(const sdpo_tensor& x) {
   return n;
 }
 
-int64_t block_count(int64_t n) { return (n + kBlock - 1) / kBlock; }
-
 void grad_norm(const Call& call) {
-  const int64_t n = elements(call.in(0)), blocks = block_count(n);
+  const int64_t n = elements(call.in(0)), blocks = norm_blocks(n);
   const float* gradient = call.in_as<float>(0);
   double* sums = static_cast<double*>(call.scratch());
   parallel_tasks(blocks, [&](int64_t b) {
@@ -45,41 +45,66 @@ void grad_norm(const Call& call) {
   call.out_as<float>(0)[1] = float(unfinished);
 }
 
+uint64_t norm_scratch(const Dims& dims, const double*) {
+  return norm_blocks(dims.at("*N")) * 2 * sizeof(double);
+}
+
 FloatArray float_array(const sdpo_tensor& t) { return {t.data, t.dtype == SDPO_BF16}; }
 
+// One element at a time: bf16 arrays are rounded by chance.
+void adamw_by_chance(const AdamwStep& a, int64_t begin, int64_t end) {
+  const auto get = [](const FloatArray& x, int64_t i) {
+    return x.bf16 ? bf16_to_f32(static_cast<const uint16_t*>(x.data)[i])
+                  : static_cast<const float*>(x.data)[i];
+  };
+  const auto put = [](const FloatArray& x, int64_t i, float value, uint32_t bits) {
+    if (x.bf16)
+      static_cast<uint16_t*>(x.data)[i] = round_by_chance(value, bits);
+    else
+      static_cast<float*>(x.data)[i] = value;
+  };
+  for (int64_t i = begin; i < end; i++) {
+    const PhiloxWords bits = adamw_bits(a, i);
+    const float g = a.gradient[i] * a.gradient_scale;
+    const float m = get(a.first, i) * a.beta1 + g * a.rest1;
+    const float v = get(a.second, i) * a.beta2 + g * g * a.rest2;
+    put(a.first, i, m, bits[1]);
+    put(a.second, i, v, bits[2]);
+    float theta = (a.master ? a.master[i] : get(a.parameter, i)) * a.decay;
+    theta -= m * a.rate / (std::sqrt(v) * a.second_scale + a.epsilon);
+    put(a.parameter, i, theta, bits[0]);
+    if (a.master)
+      a.master[i] = theta;
+    else
+      theta = get(a.parameter, i);
+    if (a.ema.data) put(a.ema, i, get(a.ema, i) * (1 - a.ema_rate) + theta * a.ema_rate, bits[3]);
+  }
+}
+
 void adamw(const Call& call) {
-  enum { Parameter, Gradient, First, Second, Master, Ema };
-  enum { LearningRate, Beta1, Beta2, Epsilon, WeightDecay, Step, GradientScale, EmaRate };
-  if (call.has_in(Ema) == call.is_null(EmaRate))
-    throw Error("ERR_SDPO_OP", "ema_rate: expected a number with ema, and null without");
-  const double beta1 = call.number(Beta1), beta2 = call.number(Beta2), step = call.number(Step);
-  const double learning_rate = call.number(LearningRate);
-  AdamwStep a{};
-  a.parameter = float_array(call.in(Parameter));
-  a.first = float_array(call.in(First));
-  a.second = float_array(call.in(Second));
-  a.ema = float_array(call.in(Ema));
-  a.gradient = call.in_as<float>(Gradient);
-  a.master = call.in_as<float>(Master);
-  a.gradient_scale = float(call.number(GradientScale));
-  a.decay = float(1 - learning_rate * call.number(WeightDecay));
-  a.beta1 = float(beta1);
-  a.beta2 = float(beta2);
-  a.rest1 = float(1 - beta1);
-  a.rest2 = float(1 - beta2);
-  a.rate = float(learning_rate / (1 - std::pow(beta1, step)));
-  a.second_scale = float(1 / std::sqrt(1 - std::pow(beta2, step)));
-  a.epsilon = float(call.number(Epsilon));
-  a.ema_rate = float(call.number(EmaRate));
-  parallel_for(elements(call.in(Parameter)), kBlock,
-               [&](int64_t begin, int64_t end) { adamw_range(a, begin, end); });
+  AdamwStep a{AdamwSettings(call.attributes(), &call.in(0))};
+  a.gradient_scale = adamw_scale(a, call.in_as<float>(kNorm));
+  if (std::isnan(a.gradient_scale)) return;
+  a.parameter = float_array(call.in(kParameter));
+  a.first = float_array(call.in(kFirst));
+  a.second = float_array(call.in(kSecond));
+  a.ema = float_array(call.in(kEma));
+  a.gradient = call.in_as<float>(kGradient);
+  a.master = call.in_as<float>(kMaster);
+  parallel_for(elements(call.in(kParameter)), kBlock, [&](int64_t begin, int64_t end) {
+    if (a.stochastic)
+      adamw_by_chance(a, begin, end);
+    else
+      adamw_range(a, begin, end);
+  });
 }
 
 SDPO_OP(grad_norm)
     .input("gradient", "f32", "*N")
     .output("norm", "f32", "2")
-    .scratch([](const Dims& dims, const double*) {
-      return uint64_t(block_count(dims.at("*N"))) * 2 * sizeof(double);
+    .scratch(norm_scratch)
+    .device_scratch([](const Dims& dims, const double* a, const std::vector<Tensor>&) {
+      return norm_scratch(dims, a);
     })
     .cpu<grad_norm>();
 
@@ -90,6 +115,7 @@ SDPO_OP(adamw)
     .input("second_moment", "f32|bf16", "*N")
     .input("master?", "f32", "*N")
     .input("ema?", "f32|bf16", "*N")
+    .input("norm?", "f32", "2")
     .output("parameter", "", "*N")
     .like("parameter")
     .aliases("parameter")
@@ -114,6 +140,8 @@ SDPO_OP(adamw)
     .integer("step", 0, 1, int64_t(1) << 52)
     .number("gradient_scale", 1.0)
     .nullable("ema_rate", 0, 1)
+    .nullable("clip_norm", 0, 1e30)
+    .nullable_integer("rounding_seed", 0, int64_t(1) << 53)
     .cpu<adamw>();
 
 }  // namespace

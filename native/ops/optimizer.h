@@ -3,6 +3,7 @@
 #include <cstdint>
 
 #include "core/cpu.h"
+#include "ops/optimizer_math.h"
 
 namespace sdpo {
 
@@ -12,16 +13,12 @@ struct FloatArray {
   bool bf16;
 };
 
-struct AdamwStep {
+struct AdamwStep : AdamwSettings {
   FloatArray parameter, first, second, ema;
   const float* gradient;
   float* master;  // may be null
-  float gradient_scale;
-  float decay;                       // 1 - learning rate * weight decay
-  float beta1, beta2, rest1, rest2;  // rest: 1 - beta, rounded once
-  float rate;                        // learning rate / (1 - beta1^step)
-  float second_scale;                // 1 / sqrt(1 - beta2^step)
-  float epsilon, ema_rate;
+
+  explicit AdamwStep(const AdamwSettings& settings) : AdamwSettings(settings) {}
 };
 
 SDPO_SIMD_FUNCTION(adamw_range, (const AdamwStep& a, int64_t begin, int64_t end), (a, begin, end))

@@ -2,11 +2,7 @@
 #pragma once
 #include <cmath>
 
-#ifdef __CUDACC__
-#define SDPO_HOST_DEVICE __host__ __device__
-#else
-#define SDPO_HOST_DEVICE
-#endif
+#include "core/host_device.h"
 
 namespace sdpo {
 

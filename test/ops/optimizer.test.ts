@@ -130,6 +130,67 @@ describe.each(targetsOf("adamw"))("adamw on $name", (target) => {
     expect(out.firstMoment).toEqual(out.firstMoment!.map(roundBf16));
   });
 
+  test("the norm clips, as torch.nn.utils.clip_grad_norm_ does", async () => {
+    const n = 1003;
+    const host = given(n, { parameter: f32, moments: f32 });
+    const { norm } = await runOp("grad_norm", { gradient: host.gradient });
+    for (const [gradientScale, clipNorm] of [
+      [1, 0.5],
+      [0.25, 0.1],
+      [1, 1e6],
+    ] as const) {
+      const factor = Math.min(1, clipNorm / (norm![0]! * gradientScale + 1e-6));
+      const want = expected(host, host.parameter, undefined, {
+        ...defaults,
+        gradientScale: gradientScale * factor,
+      });
+      const inputs = { ...host, norm: f32([2], norm!) };
+      const out = await runOp("adamw", inputs, { ...defaults, gradientScale, clipNorm });
+      expectClose(out.parameter!, want.next, 1e-6);
+      expectClose(out.firstMoment!, want.first, 1e-7);
+    }
+  });
+
+  test.each([
+    [Number.NaN, 0],
+    [Number.POSITIVE_INFINITY, 0],
+    [3, 1],
+  ])("a norm of %d with %d elements not finite leaves everything as it was", async (value, unfinished) => {
+    const host = given(70, { parameter: bf16, moments: bf16 });
+    const ema = f32([70], normals(5));
+    const master = f32([70], normals(6));
+    const inputs = { ...host, master, ema, norm: f32([2], [value, unfinished]) };
+    const out = await runOp("adamw", inputs, { ...defaults, emaRate: 0.5, clipNorm: 1 });
+    const kept = { parameter: host.parameter, firstMoment: host.firstMoment, master, ema };
+    for (const [name, { data }] of Object.entries(kept)) expect(out[name as keyof typeof out]).toEqual(data);
+  });
+
+  test("stochastic rounding: to a neighbour, right on average, the same for the same seed and step", async () => {
+    const n = 20_000;
+    const value = 1 + 0.3 / 128; // neighbours 1 and 1 + 1/128
+    const host = {
+      parameter: bf16([n], () => 1),
+      gradient: f32([n], () => 0),
+      firstMoment: bf16([n], () => 0),
+      secondMoment: bf16([n], () => 0),
+      ema: bf16([n], () => 1),
+      master: f32([n], () => value),
+    };
+    const settings = { ...defaults, weightDecay: 0, emaRate: 1, roundingSeed: 7 };
+    const out = await runOp("adamw", host, settings);
+    for (const got of [out.parameter!, out.ema!]) {
+      expect(new Set(got)).toEqual(new Set([1, 1 + 1 / 128]));
+      const up = got.filter((x) => x > 1).length / n;
+      expect(Math.abs(up - 0.3)).toBeLessThan(5 * Math.sqrt(0.21 / n));
+    }
+    expect(out.ema).not.toEqual(out.parameter);
+    expect((await runOp("adamw", host, settings)).parameter).toEqual(out.parameter);
+    expect((await runOp("adamw", host, { ...settings, step: 2 })).parameter).not.toEqual(out.parameter);
+    expect((await runOp("adamw", host, { ...settings, roundingSeed: 8 })).parameter).not.toEqual(
+      out.parameter,
+    );
+  });
+
   test.each([0, 1, 31, 32, 33, 70_001])("grad_norm of %i elements", async (n) => {
     const gradient = f32([n], normals(10, 3));
     const { norm } = await runOp("grad_norm", { gradient });
@@ -162,6 +223,7 @@ describe("adamw refuses", () => {
     [{ learningRate: 0.1 }, "step: expected an integer from 1"],
     [{ learningRate: 0.1, step: 0 }, "step: expected an integer from 1"],
     [{ learningRate: 0.1, step: 1, beta1: 1 }, "beta1: expected a number"],
+    [{ learningRate: 0.1, step: 1, clipNorm: 1 }, "clip_norm: needs norm"],
     [{ learningRate: 0.1, step: 1, emaRate: 0.1 }, "ema_rate: expected a number with ema, and null without"],
   ])("%j", async (attributes, message) => {
     await expect(runOp("adamw", host, attributes)).rejects.toThrow(message);
