@@ -64,7 +64,7 @@ Scope relation(uint64_t s, uint64_t me) {
   return known[cur->number].lanes[thread.lane] > time ? Ordered : Lanes;
 }
 
-// Readers were several, in `scope` around the last one: has everyone of it met since?
+// Readers (or atomic writers) were several, in `scope` around the last one: has everyone of it met since?
 bool still_open(uint64_t s, uint64_t me) {
   if (cluster_of(s) != cluster_of(me)) return in_this_launch(s);
   const Known& theirs = known[thread_of(s)];
@@ -74,6 +74,15 @@ bool still_open(uint64_t s, uint64_t me) {
   if (theirs.block > time) return false;
   const Thread& thread = machine.threads[thread_of(s)];
   return scope_of(s) == Warps || thread.warp != cur->warp || known[cur->number].lanes[thread.lane] <= time;
+}
+
+bool concurrent(uint64_t s, uint64_t me) { return relation(s, me) || (scope_of(s) && still_open(s, me)); }
+
+// The scope in which others than the current thread have accesses of the same kind open.
+uint64_t with_others(uint64_t s, uint64_t me) {
+  if (!s) return 0;
+  const Scope now = relation(s, me), before = still_open(s, me) ? scope_of(s) : Ordered;
+  return uint64_t(std::max(now, before)) << 60;
 }
 
 // Where the access stands in the source: a site, or a return address that is only looked up for a report.
@@ -107,19 +116,16 @@ void check_byte(const char* p, size_t bytes, Access kind, uint64_t me, Place at)
     report("write over data still in flight", p, bytes, kind, 0, at);
   if (c.write == uint64_t(Bytes::Undefined) && kind != Access::Write)
     report("uninitialised read", p, bytes, kind, 0, at);
-  if (c.write & kValid && !(atomic && c.write & kAtomic) && relation(c.write, me))
-    report("race", p, bytes, kind, c.write, at);
+  const uint64_t w = c.write & kValid ? c.write : 0;
+  if (w && !(atomic && w & kAtomic) && concurrent(w, me)) report("race", p, bytes, kind, w, at);
   const uint64_t r = c.read & kValid ? c.read : 0;
   if (writes) {
-    if (r && !(atomic && r & kAtomic) && (relation(r, me) || (scope_of(r) && still_open(r, me))))
-      report("race", p, bytes, kind, r, at);
-    c.write = me | (atomic ? kAtomic : 0);
+    if (r && !(atomic && r & kAtomic) && concurrent(r, me)) report("race", p, bytes, kind, r, at);
+    c.write = atomic ? me | kAtomic | with_others(w, me) : me;
     c.read = atomic ? c.write : 0;
     return;
   }
-  Scope scope = r ? relation(r, me) : Ordered;
-  if (r && scope_of(r) > scope && still_open(r, me)) scope = scope_of(r);
-  c.read = me | uint64_t(scope) << 60;
+  c.read = me | with_others(r, me);
 }
 
 bool in_arena(const void* p) { return base && size_t(static_cast<const char*>(p) - base) < kArena; }

@@ -89,18 +89,20 @@ void close_shared(Block& block) {
   block.arrays.clear();
 }
 
-void* dynamic_array(size_t offset, size_t bytes, size_t align) {
+void* dynamic_array(size_t offset, size_t bytes, size_t align, Site site) {
   Block& block = *cur->block;
   for (const Array& a : block.arrays) {
     if (a.key) continue;
     if (a.offset == offset && a.bytes == bytes) return a.data;
     if (a.offset < offset + bytes && offset < a.offset + a.bytes)
-      fail("shared memory: bytes %zu to %zu were taken as another array before; take once, use it twice",
-           offset, offset + bytes);
+      fail(
+          "shared memory: bytes %zu to %zu, taken at %s:%d, are another array already; take once, use it "
+          "twice",
+          offset, offset + bytes, site.file, site.line);
   }
   if (offset + bytes > machine.launch.dynamic_bytes)
-    fail("shared memory: takes %zu bytes of dynamic shared memory, launched with %zu", offset + bytes,
-         machine.launch.dynamic_bytes);
+    fail("shared memory: %s:%d takes %zu bytes of dynamic shared memory, launched with %zu", site.file,
+         site.line, offset + bytes, machine.launch.dynamic_bytes);
   return place(block, {nullptr, offset, bytes, nullptr}, align);
 }
 

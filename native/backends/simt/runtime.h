@@ -147,7 +147,7 @@ void* allocate(size_t bytes);  // null where there is no memory
 void release(void* pointer);
 void open_shared(Block& block);
 void close_shared(Block& block);  // looks at the redzones, poisons the rest
-void* dynamic_array(size_t offset, size_t bytes, size_t align);
+void* dynamic_array(size_t offset, size_t bytes, size_t align, Site site);
 void* static_array(const void* key, size_t bytes, size_t align);
 void* map_rank(const void* pointer, unsigned rank);
 std::string describe(const void* pointer);

@@ -39,6 +39,7 @@ template <class T>
 struct Shuffle {
   T in, out;
   unsigned source;
+  Site site;
 };
 
 template <class T>
@@ -47,15 +48,15 @@ SDPO_SIMT_UNCHECKED void shuffle_lanes(uint32_t lanes, void* const* values) {
     if (!(lanes >> lane & 1)) continue;
     auto* own = static_cast<Shuffle<T>*>(values[lane]);
     if (!(lanes >> own->source & 1))
-      fail("wrong lane mask: lane %u shuffles from lane %u, which does not take part (%08x)", lane,
-           own->source, lanes);
+      fail("wrong lane mask: lane %u shuffles at %s:%d from lane %u, which does not take part (%08x)", lane,
+           own->site.file, own->site.line, own->source, lanes);
     std::memcpy(&own->out, &static_cast<Shuffle<T>*>(values[own->source])->in, sizeof(T));
   }
 }
 
 template <class T>
 SDPO_SIMT_UNCHECKED T shuffle(uint32_t mask, T value, unsigned source, const char* what, Site site) {
-  Shuffle<T> own{value, value, source};
+  Shuffle<T> own{value, value, source, site};
   collective(shuffle_lanes<T>, mask, &own, false, what, site);
   return own.out;
 }
@@ -240,10 +241,10 @@ void st16_once(V* p, const V& v, SDPO_SIMT_SITE) {
 class Smem {
  public:
   template <class T>
-  T* take(uint32_t n, uint32_t align = 16) {
+  T* take(uint32_t n, uint32_t align = 16, SDPO_SIMT_SITE) {
     const uint32_t at = (used_ + align - 1) & ~(align - 1);
     used_ = at + n * uint32_t(sizeof(T));
-    return static_cast<T*>(simt::dynamic_array(at, n * sizeof(T), align));
+    return static_cast<T*>(simt::dynamic_array(at, n * sizeof(T), align, SDPO_SIMT_AT));
   }
 
  private:
