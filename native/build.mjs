@@ -54,7 +54,8 @@ let incremental = argv.includes("--incremental") && cached !== "" && !oneDnnCame
 // Other options alone need no clean build: CMake configures again and knows what they touch.
 if (incremental && !unchanged) {
   const changes = Object.entries(options).map(([name, value]) => `-D${name}:STRING=${value}`);
-  incremental = spawnSync("cmake", [...changes, join(root, "build/cmake")], { stdio: "inherit" }).status === 0;
+  incremental =
+    spawnSync("cmake", [...changes, join(root, "build/cmake")], { stdio: "inherit" }).status === 0;
 }
 
 const args = [
