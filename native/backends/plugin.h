@@ -23,6 +23,8 @@ struct DeviceProperties {
 class GpuCall {
  public:
   GpuCall(const sdpo_op_call& raw, const DeviceProperties& properties) : raw_(raw), properties_(properties) {}
+  const sdpo_op_call& raw() const { return raw_; }
+  const sdpo_tensor* inputs() const { return raw_.inputs; }
   const sdpo_tensor& in(int i) const { return raw_.inputs[i]; }
   const sdpo_tensor& out(int i) const { return raw_.outputs[i]; }
   bool has_in(int i) const { return raw_.inputs[i].data != nullptr; }

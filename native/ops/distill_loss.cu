@@ -3,8 +3,7 @@
 // and where a row exceeds a cluster's shared memory, the row goes in parts (distill_parts.cuh).
 // A token id outside the vocabulary makes its row NaN. A row's bits depend on nothing but the row, V, the
 // dtypes and whether the device has clusters.
-#include <utility>
-
+#include "ops/distill_launch.h"
 #include "ops/distill_parts.cuh"
 
 namespace sdpo {
@@ -13,34 +12,6 @@ namespace {
 Kind divergence_of(const DistillOptions& options) {
   if (!std::isnan(options.advantage_clip)) return Kind::Clipped;
   return options.alpha == 0 ? Kind::Forward : options.alpha == 1 ? Kind::Reverse : Kind::Jsd;
-}
-
-DistillCall bind(const GpuCall& call, const DistillOptions& options) {
-  DistillCall row{};
-  row.student = logits_of(call.in(0));
-  row.teacher = logits_of(call.in(1));
-  if (call.has_in(2) && options.teacher_rate != 1) {
-    row.initial = logits_of(call.in(2));
-    if (options.teacher_rate == 0) row.teacher = std::exchange(row.initial, Logits{});
-  }
-  row.token_ids = call.in_as<int32_t>(3);
-  row.weights = call.in_as<float>(4);
-  row.coefficients = call.in_as<float>(5);
-  row.old_logprobs = call.in_as<float>(6);
-  row.advantages = call.in_as<float>(7);
-  for (int i = 0; i < kDistillOutputs; i++) row.out[i] = call.out_as<float>(i);
-  if (options.gradient) row.dlogits = logits_of(call.out(kDistillOutputs));
-  row.v = int(call.in(0).shape[1]);
-  row.top_k = !options.tail && options.top_k == row.v ? 0 : int(options.top_k);
-  row.credit = options.credit;
-  row.divergence = divergence_of(options);
-  row.temperature = float(options.temperature);
-  row.scale = float(kLog2e / options.temperature);
-  row.alpha = float(options.alpha);
-  row.teacher_rate = float(options.teacher_rate);
-  row.is_clip = std::isnan(options.is_clip) ? INFINITY : float(options.is_clip);
-  row.advantage_clip = std::isnan(options.advantage_clip) ? INFINITY : float(options.advantage_clip);
-  return row;
 }
 
 template <Kind kind>
@@ -58,11 +29,33 @@ void launch_kind(const GpuCall& call, const DistillCall& row, int64_t n) {
     launch_resident<float, kind>(call, row, n, plan, bytes);
 }
 
-void launch_distill_loss(const GpuCall& call) {
-  const int64_t n = call.in(0).shape[0], v = call.in(0).shape[1];
-  const DistillOptions options(call.attributes(), v);
-  check_distill_inputs(options, &call.in(0), call.flag(kDistillAttributes));
-  const DistillCall row = bind(call, options);
+}  // namespace
+
+DistillCall distill_settings(const DistillOptions& options, int v) {
+  DistillCall row{};
+  row.v = v;
+  row.top_k = !options.tail && options.top_k == v ? 0 : int(options.top_k);
+  row.credit = options.credit;
+  row.divergence = divergence_of(options);
+  row.temperature = float(options.temperature);
+  row.scale = float(kLog2e / options.temperature);
+  row.alpha = float(options.alpha);
+  row.teacher_rate = float(options.teacher_rate);
+  row.is_clip = std::isnan(options.is_clip) ? INFINITY : float(options.is_clip);
+  row.advantage_clip = std::isnan(options.advantage_clip) ? INFINITY : float(options.advantage_clip);
+  return row;
+}
+
+void set_distill_logits(DistillCall& rows, const DistillOptions& options, Logits student, Logits teacher,
+                        Logits initial) {
+  rows.student = student;
+  rows.teacher = initial.data && options.teacher_rate == 0 ? initial : teacher;
+  const bool mixed = initial.data && options.teacher_rate != 0 && options.teacher_rate != 1;
+  rows.initial = mixed ? initial : Logits{};
+}
+
+void launch_distill_rows(const GpuCall& call, const DistillOptions& options, const DistillCall& row,
+                         int64_t n) {
   if (n == 0) return;
   if (options.credit != Credit::Logit) return launch_kind<Kind::Token>(call, row, n);
   if (row.top_k && options.tail) return launch_kind<Kind::Tail>(call, row, n);
@@ -76,6 +69,24 @@ void launch_distill_loss(const GpuCall& call) {
     default:
       return launch_kind<Kind::Jsd>(call, row, n);
   }
+}
+
+namespace {
+
+void launch_distill_loss(const GpuCall& call) {
+  const int64_t n = call.in(0).shape[0], v = call.in(0).shape[1];
+  const DistillOptions options(call.attributes(), v);
+  check_distill_inputs(options, call.inputs(), call.flag(kDistillAttributes));
+  DistillCall rows = distill_settings(options, int(v));
+  set_distill_logits(rows, options, logits_of(call.in(0)), logits_of(call.in(1)), logits_of(call.in(2)));
+  if (options.gradient) rows.dlogits = logits_of(call.out(kDistillOutputs));
+  rows.token_ids = call.in_as<int32_t>(3);
+  rows.weights = call.in_as<float>(4);
+  rows.coefficients = call.in_as<float>(5);
+  rows.old_logprobs = call.in_as<float>(6);
+  rows.advantages = call.in_as<float>(7);
+  for (int i = 0; i < kDistillOutputs; i++) rows.out[i] = call.out_as<float>(i);
+  launch_distill_rows(call, options, rows, n);
 }
 
 SDPO_KERNEL(distill_loss, launch_distill_loss);

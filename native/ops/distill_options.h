@@ -54,6 +54,16 @@ inline void check_distill_inputs(const DistillOptions& options, const sdpo_tenso
     throw Error("ERR_SDPO_OP", "advantages: credit sequence needs them (its statistics: gradient false)");
 }
 
+// Of linear_distill_loss; `inputs` in its schema's order.
+inline void check_linear_distill(const DistillOptions& options, const sdpo_tensor* inputs) {
+  const bool hidden = inputs[4].data, head = inputs[5].data;
+  if (hidden == std::isnan(options.teacher_rate) || hidden != head)
+    throw Error("ERR_SDPO_OP",
+                "teacher_rate, initial_teacher_hidden and initial_teacher_head belong together");
+  if (options.credit == Credit::Sequence && options.gradient && !inputs[10].data)
+    throw Error("ERR_SDPO_OP", "advantages: credit sequence needs them (its statistics: gradient false)");
+}
+
 constexpr double kTailFloor = 9.999999500000017e-8;  // the least mass of the tail, 1 - exp(-1e-7)
 
 // The outputs that are one number a row, in the order of distill_outputs.

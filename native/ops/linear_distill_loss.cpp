@@ -35,14 +35,10 @@ void linear_distill_loss(const Call& call) {
   job.rows = call.in(0).shape[0];
   job.v = call.in(1).shape[0];
   const DistillOptions options(call.attributes(), job.v);
-  if (call.has_in(4) == std::isnan(options.teacher_rate) || call.has_in(4) != call.has_in(5))
-    throw Error("ERR_SDPO_OP",
-                "teacher_rate, initial_teacher_hidden and initial_teacher_head belong together");
+  check_linear_distill(options, &call.in(0));
   for (int m = 0; m < LinearLoss::kModels; m++)
     if (call.has_in(2 * m)) job.models[m] = LinearModel::of(call.in(2 * m), call.in(2 * m + 1));
   const DistillRows all = rows_of(call);
-  if (options.credit == Credit::Sequence && options.gradient && !all.advantages)
-    throw Error("ERR_SDPO_OP", "advantages: credit sequence needs them (its statistics: gradient false)");
   check_token_ids(all.token_ids, job.rows, job.v);
   job.weights = all.weights;
   job.coefficients = all.coefficients;
@@ -82,6 +78,9 @@ SDPO_OP(linear_distill_loss)
       const int64_t v = dims.at("V"), chunk = chunk_rows(int64_t(a[kDistillAttributes]), dims.at("N"), v);
       const int models = dims.count("F") ? 3 : 2;
       return linear_scratch_bytes(chunk, v, models, distill_slot_bytes(v, DistillOptions(a, v)));
+    })
+    .device_scratch([](const Dims& dims, const double* a, const std::vector<Tensor>& inputs) {
+      return linear_device_bytes(int64_t(a[kDistillAttributes]), dims, inputs, 3, distill_parts_bytes);
     })
     .cpu<linear_distill_loss>();
 

@@ -73,6 +73,18 @@ void linear_chunks(const LinearLoss& job, int64_t chunk, void* scratch, uint64_t
   if (job.d_head && !written) std::fill(job.d_head, job.d_head + job.v * job.models[0].d, 0.f);
 }
 
+uint64_t linear_device_bytes(int64_t wished, const Dims& dims, const std::vector<Tensor>& inputs, int models,
+                             uint64_t (*row_bytes)(int64_t n, int64_t v)) {
+  LinearHead heads[kLinearModels];
+  for (int m = 0; m < models; m++) {
+    if (const Tensor& head = inputs[size_t(2 * m + 1)])
+      heads[m] = {std::max<int64_t>(1, head.size(1)), head.dtype() == DType::BF16};
+  }
+  const int64_t n = dims.at("N"), v = dims.at("V");
+  element_count({std::min(wished ? wished : kDeviceChunk, n), v});  // throws where no memory holds them
+  return linear_layout(wished, n, v, heads, row_bytes).total;
+}
+
 void linear_gradient_outputs(OpSchema& op) {
   op.output("d_hidden", "f32", "N,D")
       .only("gradient")

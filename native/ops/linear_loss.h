@@ -8,6 +8,7 @@
 #pragma once
 #include <functional>
 
+#include "ops/linear_device.h"
 #include "ops/loss_support.h"
 #include "ops/schema.h"
 
@@ -41,6 +42,10 @@ int64_t chunk_rows(int64_t wished, int64_t rows, int64_t v);
 uint64_t linear_scratch_bytes(int64_t chunk, int64_t v, int models, uint64_t slot_bytes);
 void linear_chunks(const LinearLoss& job, int64_t chunk, void* scratch, uint64_t scratch_bytes,
                    const ChunkKernel& kernel);
+
+// Scratch on other devices; inputs begin with hidden and head of up to `models` models.
+uint64_t linear_device_bytes(int64_t wished, const Dims& dims, const std::vector<Tensor>& inputs, int models,
+                             uint64_t (*row_bytes)(int64_t n, int64_t v));
 
 void linear_gradient_outputs(OpSchema& op);  // d_hidden, d_head
 void linear_chunk_attribute(OpSchema& op);   // chunk_tokens

@@ -57,6 +57,9 @@ SDPO_OP(linear_policy_loss)
       return linear_scratch_bytes(chunk_rows(int64_t(a[kChunkAttribute]), dims.at("N"), v), v, 1,
                                   token_slot_bytes(v));
     })
+    .device_scratch([](const Dims& dims, const double* a, const std::vector<Tensor>& inputs) {
+      return linear_device_bytes(int64_t(a[kChunkAttribute]), dims, inputs, 1, nullptr);
+    })
     .cpu<linear_policy_loss>();
 
 }  // namespace

@@ -43,6 +43,9 @@ SDPO_OP(linear_statistics)
       const int64_t v = dims.at("V");
       return linear_scratch_bytes(chunk_rows(int64_t(a[1]), dims.at("N"), v), v, 1, token_slot_bytes(v));
     })
+    .device_scratch([](const Dims& dims, const double* a, const std::vector<Tensor>& inputs) {
+      return linear_device_bytes(int64_t(a[1]), dims, inputs, 1, nullptr);
+    })
     .cpu<linear_statistics>();
 
 }  // namespace

@@ -3,6 +3,8 @@
 // into (its memory becomes the output's). Deterministic, whatever the number of threads.
 // row_invariant (transpose_b only): each row of c depends on its row of a alone, bit for bit.
 // bf16_compute: where b is bf16 and the processor multiplies bf16, a may be rounded to bf16 for speed.
+#include "ops/matmul.h"
+
 #include "backends/cpu/gemm.h"
 #include "ops/schema.h"
 
@@ -13,13 +15,9 @@ void matmul(const Call& call) {
   const sdpo_tensor &a = call.in(0), &b = call.in(1), &c = call.out(0);
   const bool ta = call.flag(0), tb = call.flag(1), invariant = call.flag(2);
   const int64_t m = a.shape[ta ? 1 : 0], k = a.shape[ta ? 0 : 1];
-  const int64_t n = b.shape[tb ? 0 : 1], kb = b.shape[tb ? 1 : 0];
-  if (kb != k) throw Error("ERR_SDPO_OP", str("b: inner size ", kb, ", but a has ", k));
-  if (c.shape[0] != m || c.shape[1] != n)
-    throw Error("ERR_SDPO_OP", str("c: expected [", m, ",", n, "], got [", c.shape[0], ",", c.shape[1], "]"));
+  const int64_t n = b.shape[tb ? 0 : 1];
+  check_matmul(&a, c, call.attributes());
   if (invariant) {
-    if (ta || !tb || call.has_in(2) || a.dtype != SDPO_F32)
-      throw Error("ERR_SDPO_OP", "row_invariant: needs f32 a, transpose_b alone and no c");
     gemm_row_invariant(m, n, k, call.in_as<float>(0), k, b.data, DType(b.dtype), k, call.out_as<float>(0), n);
     return;
   }
@@ -40,6 +38,11 @@ SDPO_OP(matmul)
     .derive([](Dims& dims, const double* attributes) {
       dims["M"] = dims[attributes[0] != 0 ? "A1" : "A0"];
       dims["N"] = dims[attributes[1] != 0 ? "B0" : "B1"];
+    })
+    .device_scratch([](const Dims& dims, const double*, const std::vector<Tensor>& inputs) {
+      if (inputs[0].dtype() == inputs[1].dtype()) return uint64_t(0);
+      const bool a = inputs[0].dtype() == DType::BF16;
+      return uint64_t(dims.at(a ? "A0" : "B0") * dims.at(a ? "A1" : "B1")) * 4;
     })
     .cpu<matmul>();
 

@@ -1,19 +1,11 @@
 // row_statistics on a GPU (outputs: row_statistics.cpp): one block a row, every logit read once.
 // A token id outside the vocabulary makes its row NaN.
-#include "ops/loss_rows.cuh"
+#include "ops/row_statistics.cuh"
 
 namespace sdpo {
 namespace {
 
 constexpr int kThreads = 512, kAhead = 4;  // kAhead groups are on their way at a time
-
-struct StatisticsCall {
-  Logits logits;
-  int v;
-  float scale;
-  const int32_t* token_ids;
-  float *logprobs, *lse, *entropy, *max;
-};
 
 __global__ void __launch_bounds__(kThreads) row_statistics(StatisticsCall call) {
   SHARED(RowSums, warps, kThreads / 32);
@@ -42,20 +34,27 @@ __global__ void __launch_bounds__(kThreads) row_statistics(StatisticsCall call) 
   call.max[row] = known ? sums.max : NAN;
 }
 
+}  // namespace
+
+void launch_statistics(const GpuCall& call, const StatisticsCall& rows, int64_t n) {
+  if (n == 0) return;
+  const int threads = std::min(kThreads, (most_groups(rows.v, 1) + 31) / 32 * 32);
+  launch(row_statistics, dim3(unsigned(n)), dim3(threads), 0, call.stream(), rows);
+}
+
+namespace {
+
 void launch_row_statistics(const GpuCall& call) {
-  const sdpo_tensor& logits = call.in(0);
-  if (logits.shape[0] == 0) return;
   StatisticsCall rows{};
-  rows.logits = logits_of(logits);
-  rows.v = int(logits.shape[1]);
+  rows.logits = logits_of(call.in(0));
+  rows.v = int(call.in(0).shape[1]);
   rows.scale = float(kLog2e / call.number(0));
   rows.token_ids = call.in_as<int32_t>(1);
   rows.logprobs = call.out_as<float>(0);
   rows.lse = call.out_as<float>(1);
   rows.entropy = call.out_as<float>(2);
   rows.max = call.out_as<float>(3);
-  const int threads = std::min(kThreads, (most_groups(rows.v, 1) + 31) / 32 * 32);
-  launch(row_statistics, dim3(unsigned(logits.shape[0])), dim3(threads), 0, call.stream(), rows);
+  launch_statistics(call, rows, call.in(0).shape[0]);
 }
 
 SDPO_KERNEL(row_statistics, launch_row_statistics);

@@ -1,12 +1,12 @@
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { type DistillationOptions, distillationLoss } from "../../lib/losses/distillation.js";
 import { linearDistillationLoss } from "../../lib/losses/linear-distillation.js";
-import { type Device, openDevice } from "../../lib/native/device.js";
-import { addon } from "../../lib/native/load.js";
+import type { Device } from "../../lib/native/device.js";
 import type { OpAttributes, OpInputs } from "../../lib/native/ops.generated.js";
 import { run } from "../../lib/native/run.js";
 import { Tensor } from "../../lib/native/tensor.js";
-import { agrees, gradientAgrees, instructionSets } from "./loss-golden.js";
+import { agrees, excess, gradientAgrees } from "./loss-golden.js";
+import { currentTarget, resetTarget, targetsOf, useTarget } from "./targets.js";
 
 const [N, V, D] = [23, 67, 12];
 const wave =
@@ -15,14 +15,15 @@ const wave =
     Math.fround(scale * (Math.sin(i * 12.9898 + seed * 78.233) + Math.sin(i * 3.7 + seed)));
 const floats = (n: number, seed: number, scale = 1) => Float32Array.from({ length: n }, wave(seed, scale));
 
-let device: Device;
-beforeAll(async () => {
-  device = await openDevice("cpu");
-});
-afterAll(() => {
-  addon().setInstructionSet(instructionSets.at(-1)!);
-  device.dispose();
-});
+let device: Device = currentTarget().device;
+afterAll(resetTarget);
+const targets = targetsOf(
+  "matmul",
+  "linear_distill_loss",
+  "linear_policy_loss",
+  "linear_cross_entropy",
+  "linear_statistics",
+);
 
 const tensor = (data: Float32Array | Int32Array, shape: number[], dtype?: "bf16") =>
   Tensor.from(device, data, shape, dtype ? { dtype } : {});
@@ -75,8 +76,10 @@ async function expectSame(
 
 const chunks = [0, 1, 4, 7, N, N + 5];
 
-describe.each(instructionSets)("linear losses equal those of the whole logits, %s", (isa) => {
-  beforeAll(() => addon().setInstructionSet(isa));
+describe.each(targets)("linear losses equal those of the whole logits, $name", (target) => {
+  beforeAll(() => {
+    device = useTarget(target);
+  });
 
   test.each(chunks)("linear_distill_loss, chunks of %i", async (chunkTokens) => {
     const [h, w] = [hidden(), head()];
@@ -113,7 +116,7 @@ describe.each(instructionSets)("linear losses equal those of the whole logits, %
   });
 
   test.each(chunks)("linear_policy_loss, chunks of %i", async (chunkTokens) => {
-    const [h, w] = [hidden(), head("bf16")];
+    const [h, w] = [hidden(), head(device.name === "cpu" ? "bf16" : undefined)];
     const rows = { ...perRow(), oldLogprobs: oldLogprobs(), advantages: advantages() };
     const whole = await run(device, "policy_loss", { logits: await logitsOf(h, w), ...rows });
     const linear = await run(device, "linear_policy_loss", { hidden: h, head: w, ...rows }, { chunkTokens });
@@ -144,7 +147,43 @@ describe.each(instructionSets)("linear losses equal those of the whole logits, %
   });
 });
 
-describe("linear losses", () => {
+describe.each(targets)("linear losses on $name", (target) => {
+  beforeAll(() => {
+    device = useTarget(target);
+  });
+
+  test("bf16 heads: as f32 ones of the same values, up to bf16's rounding on a GPU", async () => {
+    const share = device.name === "cpu" ? 1e-5 : 1 / 32;
+    const rows = { ...perRow(), oldLogprobs: oldLogprobs() };
+    const both = async (dtype: "bf16" | undefined) => {
+      // bf16 values in either dtype.
+      const rounded = async (seed: number) => {
+        using narrow = tensor(floats(V * D, seed, 0.7), [V, D], "bf16");
+        return tensor(await narrow.readFloats(), [V, D], dtype);
+      };
+      const models = {
+        studentHidden: hidden(),
+        studentHead: await rounded(2),
+        teacherHidden: hidden(),
+        teacherHead: await rounded(4),
+      };
+      const out = await run(
+        device,
+        "linear_distill_loss",
+        { ...models, ...rows },
+        { topK: 9, chunkTokens: 7 },
+      );
+      const { tokenLoss, studentLogprobs, dHidden, dHead } = out;
+      return Promise.all([tokenLoss, studentLogprobs, dHidden!, dHead!].map((x) => x.readFloats()));
+    };
+    const [narrow, wide] = [await both("bf16"), await both(undefined)];
+    for (const [i, expected] of wide.entries()) {
+      const largest = expected.reduce((max, x) => Math.max(max, Math.abs(x)), 0);
+      expect(largest).toBeGreaterThan(0);
+      expect(excess(narrow[i]!, expected, share * largest, 0)).toBeLessThanOrEqual(0);
+    }
+  });
+
   const ceInputs = (): OpInputs["linear_cross_entropy"] => ({ hidden: hidden(), head: head(), ...perRow() });
 
   test("d_head accumulates onto what is given, in its memory", async () => {
@@ -203,9 +242,7 @@ describe("linear losses", () => {
   });
 
   test("memory does not grow with tokens x vocabulary", async () => {
-    using own = await openDevice("cpu");
     const [n, v, d, chunkTokens] = [512, 4096, 8, 16];
-    const tensor = (data: Float32Array | Int32Array, shape: number[]) => Tensor.from(own, data, shape);
     const big = {
       hidden: tensor(floats(n * d, 1), [n, d]),
       head: tensor(floats(v * d, 2), [v, d]),
@@ -213,16 +250,20 @@ describe("linear losses", () => {
       weights: tensor(new Float32Array(n).fill(1), [n]),
       coefficients: tensor(new Float32Array(n).fill(1), [n]),
     };
-    const before = own.memory().current;
-    own.resetPeakMemory();
-    await run(own, "linear_cross_entropy", big, { chunkTokens });
-    const used = own.memory().peak - before;
+    const before = device.memory().current;
+    device.resetPeakMemory();
+    await run(device, "linear_cross_entropy", big, { chunkTokens });
+    const used = device.memory().peak - before;
     expect(used).toBeGreaterThan(chunkTokens * v * 4);
     expect(used).toBeLessThan(n * v);
   });
 });
 
-describe("linearDistillationLoss", () => {
+describe.each(targets)("linearDistillationLoss on $name", (target) => {
+  beforeAll(() => {
+    device = useTarget(target);
+  });
+
   const [B, T] = [3, 4];
   const batch = {
     tokenIds: Array.from({ length: B }, (_, b) => Array.from({ length: T }, (_, t) => (b * 5 + t * 11) % V)),
@@ -304,13 +345,13 @@ describe("linearDistillationLoss", () => {
   });
 
   test("lets go of what it made", async () => {
-    using own = await openDevice("cpu");
+    const before = device.memory().current;
     const inputs = { studentHidden, studentHead, teacherHidden, teacherHead, ...batch };
-    const { loss: _, ...tensors } = await linearDistillationLoss(own, inputs, {
+    const { loss: _, ...tensors } = await linearDistillationLoss(device, inputs, {
       distillation: "sequence",
       alpha: 1,
     });
     for (const out of Object.values(tensors)) (out as Tensor).dispose();
-    expect(own.memory().current).toBe(0);
+    expect(device.memory().current).toBe(before);
   });
 });
